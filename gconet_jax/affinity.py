@@ -1,0 +1,26 @@
+"""The all-pairs similarity of a group: how well each position of an image is found in the others."""
+
+import jax
+import jax.numpy as jnp
+
+
+def group_affinity(query: jax.Array, key: jax.Array, valid: jax.Array) -> jax.Array:
+    """Mean over a group's images of the best match of each position in them.
+
+    A position of image n is compared with every position of every image m of its group (its own
+    included): the (N·S, N·S) similarity, of which the maximum over the positions of each m is
+    kept. GCoNet+, section 3.2 (GAM).
+
+    Args:
+      query: (G, N, S, D); G groups of N images with S positions each.
+      key: (G, N, S, D).
+      valid: (G, N) bool; images that are padding are no match for anyone.
+
+    Returns:
+      (G, N, S), unscaled. Rows of padding images are finite and mean nothing.
+    """
+    similarity = jnp.einsum('gnsd,gmtd->gnsmt', query, key)
+    best = similarity.max(axis=-1)
+    weight = valid.astype(best.dtype)
+    total = jnp.einsum('gnsm,gm->gns', best, weight)
+    return total / jnp.maximum(weight.sum(axis=-1), 1)[:, None, None]

@@ -1,0 +1,232 @@
+"""Every setting of a run, its default, and what it may be.
+
+The defaults are the paper's where the paper is explicit; `released()` is the authors' PyTorch code.
+Fields in which the two differ are marked `paper: ... released: ...`.
+
+A config file under `configs/` returns `as_config_dict(Config(...))`; `from_config_dict` turns what
+the command line made of it back into the frozen dataclasses that the code reads.
+"""
+
+import dataclasses
+from typing import Any, get_type_hints
+
+import ml_collections
+
+
+class ConfigError(ValueError):
+    """A config field is unknown, has a bad value, or contradicts another; the message names it."""
+
+
+def _require(condition: bool, field: str, problem: str) -> None:
+    if not condition:
+        raise ConfigError(f'config.{field}: {problem}')
+
+
+def _choice(value: str, field: str, *choices: str) -> None:
+    _require(value in choices, field, f'{value!r} is not one of {", ".join(map(repr, choices))}')
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """The network (GCoNet+, section 3; the switches are those of its Tables 1 and 2)."""
+
+    backbone: str = 'vgg16_bn'  # 'vgg16_bn' or 'vgg16'
+    width: float = 1.0  # multiplies every channel count but the classifier's
+    num_classes: int = 291  # of the auxiliary classifier; at least the number of class labels
+    gam: bool = True  # group affinity module; off: the decoder reads x5 as it is
+    gcm: bool = True  # group contrast module; needs the GAM's consensus
+    acm: bool = True  # auxiliary classification of x5
+    racm: bool = True  # classification of the masked image: a second backbone pass
+    racm_mask: str = 'output'  # paper: 'output', the map M; released: 'conv', a 1x1 conv's sigmoid
+    cem: bool = True  # confidence enhancement; off: one 1x1 convolution gives the logits
+    k: float = 300.0  # steepness of the binarisation
+    k_fallback: float = 50.0  # for a pass in which exp(-k (P - T)) overflows float32
+    batch_norm: bool = True  # in the decoder and the CEM
+    laterals: str = 'conv'  # 'conv' (1x1), or 'block' (conference GCoNet)
+    block_after_upsampling: bool = False  # three convolutions after each upsampling (conference)
+    outputs: int = 1  # 1, or 4: supervise three decoder stages as well (conference)
+
+    def __post_init__(self) -> None:
+        _choice(self.backbone, 'model.backbone', 'vgg16_bn', 'vgg16')
+        _choice(self.racm_mask, 'model.racm_mask', 'output', 'conv')
+        _choice(self.laterals, 'model.laterals', 'conv', 'block')
+        _require(0 < self.width <= 4, 'model.width', f'{self.width} is not in (0, 4]')
+        _require(self.num_classes > 0, 'model.num_classes', 'must be positive')
+        _require(self.outputs in (1, 4), 'model.outputs', f'{self.outputs} is neither 1 nor 4')
+        _require(self.k > 0, 'model.k', 'must be positive')
+        _require(0 < self.k_fallback <= self.k, 'model.k_fallback', 'must be in (0, model.k]')
+        _require(self.gam or not self.gcm, 'model.gcm', 'needs model.gam')
+
+
+@dataclasses.dataclass(frozen=True)
+class LossConfig:
+    """Weights of the terms (equations 2 and 4-11); a weight of 0 leaves its term out."""
+
+    bce: float = 30.0  # paper: 30; released: 120
+    iou: float = 0.5  # paper: 0.5; released: 2
+    iou_reduction: str = 'mean'  # over the images. paper: 'mean'; released: 'sum'
+    gcm: float = 250.0
+    gst: float = 3.0  # paper: 3; released: 12
+    gst_margin: float = 1.0  # paper: 1.0; released: 0.1
+    gst_features: str = 'masked'  # paper: 'masked', of the RACM's pass; released: 'raw', of x5
+    acm: float = 3.0
+    racm: float = 3.0  # paper: 3; released: 10
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, float):
+                _require(value >= 0, f'loss.{field.name}', f'{value} is negative')
+        _choice(self.iou_reduction, 'loss.iou_reduction', 'mean', 'sum')
+        _choice(self.gst_features, 'loss.gst_features', 'masked', 'raw')
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Where groups of images come from, and how they meet."""
+
+    root: str = 'data/sets'  # holds images/<set>/<group>/*.jpg and gts/<set>/<group>/*.png
+    # Each step draws one pair of groups from every entry; 'A+B' pools the groups of two sets.
+    train_sets: tuple[str, ...] = ('DUTS_class', 'COCO-SEG')
+    eval_sets: tuple[str, ...] = ('CoCA', 'CoSOD3k', 'CoSal2015')
+    exclude: tuple[str, ...] = ()  # patterns of <set>/<group> that training never sees
+    eval_include: tuple[str, ...] = ('*',)  # patterns of <set>/<group> that are scored
+    image_size: int = 256  # pixels; images are resized to a square
+    max_images: int = 32  # of a group in a step. paper: 32; released: 26
+    group_sizes: tuple[int, ...] = (8, 16, 24, 32)  # a group is padded to the next of these
+    # Class labels: 'joint' numbers the groups of all sets; released: 'per_set', where they collide.
+    labels: str = 'joint'
+    workers: int = 2  # processes that decode images; 0 decodes in the training process
+
+    def __post_init__(self) -> None:
+        _require(bool(self.train_sets), 'data.train_sets', 'names no set')
+        _choice(self.labels, 'data.labels', 'joint', 'per_set')
+        size = self.image_size
+        _require(size >= 32 and size % 16 == 0, 'data.image_size', f'{size} is no multiple of 16')
+        _require(self.max_images >= 1, 'data.max_images', 'must be at least 1')
+        sizes = self.group_sizes
+        _require(
+            bool(sizes) and list(sizes) == sorted(set(sizes)) and sizes[0] >= 1,
+            'data.group_sizes',
+            f'{sizes} does not ascend',
+        )
+        _require(
+            sizes[-1] >= self.max_images,
+            'data.group_sizes',
+            f'the largest, {sizes[-1]}, is below data.max_images={self.max_images}',
+        )
+        _require(self.workers >= 0, 'data.workers', 'must not be negative')
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """Optimisation and what is written on the way."""
+
+    steps: int = 0  # 0: `epochs` instead
+    epochs: int = 320  # an epoch is one step per group of the anchor set. released: 350
+    # Length of an epoch over a joint set; released: 'shortest', which cuts the longer set.
+    epoch_over: str = 'longest'
+    learning_rate: float = 3e-4  # paper: 3e-4; released: 1e-4 * 26 / 16 = 1.625e-4
+    b1: float = 0.9
+    b2: float = 0.99
+    # Released: True (a name filter matches nothing), with batch statistics all the same.
+    freeze_backbone: bool = False
+    backbone_weights: str = ''  # file of ImageNet weights; '' starts from random ones
+    seed: int = 0
+    log_every: int = 10  # steps
+    checkpoint_every: int = 500  # steps
+    keep_checkpoints: int = 2
+
+    def __post_init__(self) -> None:
+        _choice(self.epoch_over, 'train.epoch_over', 'longest', 'shortest')
+        _require(self.steps >= 0, 'train.steps', 'must not be negative')
+        _require(self.steps > 0 or self.epochs > 0, 'train.epochs', 'must be positive')
+        _require(self.learning_rate > 0, 'train.learning_rate', 'must be positive')
+        for name in ('b1', 'b2'):
+            _require(0 <= getattr(self, name) < 1, f'train.{name}', 'must be in [0, 1)')
+        for name in ('log_every', 'checkpoint_every', 'keep_checkpoints'):
+            _require(getattr(self, name) >= 1, f'train.{name}', 'must be at least 1')
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """One run."""
+
+    model: ModelConfig = ModelConfig()
+    loss: LossConfig = LossConfig()
+    data: DataConfig = DataConfig()
+    train: TrainConfig = TrainConfig()
+
+    def __post_init__(self) -> None:
+        masked_gst = self.loss.gst > 0 and self.loss.gst_features == 'masked'
+        _require(
+            self.model.racm or not masked_gst,
+            'loss.gst_features',
+            "'masked' needs model.racm; set loss.gst to 0 or gst_features to 'raw'",
+        )
+
+
+def released(config: Config) -> Config:
+    """`config` with every field that the released code sets otherwise than the paper."""
+    replace = dataclasses.replace
+    return Config(
+        model=replace(config.model, racm_mask='conv'),
+        loss=replace(
+            config.loss,
+            bce=120.0,
+            iou=2.0,
+            iou_reduction='sum',
+            gst=12.0,
+            gst_margin=0.1,
+            gst_features='raw',
+            racm=10.0,
+        ),
+        data=replace(config.data, max_images=26, labels='per_set'),
+        train=replace(
+            config.train,
+            epochs=350,
+            epoch_over='shortest',
+            learning_rate=1.625e-4,
+            freeze_backbone=True,
+        ),
+    )
+
+
+def as_config_dict(config: Config) -> ml_collections.ConfigDict:
+    """The `ConfigDict` that `--config` hands to the command line; its fields are locked."""
+    return ml_collections.ConfigDict(dataclasses.asdict(config))
+
+
+def from_config_dict(values: Any) -> Config:
+    """Builds a `Config` from a `ConfigDict`, or from the mapping read back from `config.json`.
+
+    Raises:
+      ConfigError: a field is unknown, of another type, or has a bad value.
+    """
+    return _build(Config, values, '')
+
+
+def _build(cls: type, values: Any, prefix: str) -> Any:
+    hints = get_type_hints(cls)
+    unknown = sorted(set(values) - set(hints))
+    _require(not unknown, prefix + ', '.join(unknown), 'no such field')
+    arguments = {}
+    for name, value in values.items():
+        kind = hints[name]
+        if dataclasses.is_dataclass(kind):
+            arguments[name] = _build(kind, value, f'{prefix}{name}.')  # type: ignore[arg-type]
+        else:
+            arguments[name] = _typed(kind, value, prefix + name)
+    return cls(**arguments)
+
+
+def _typed(kind: Any, value: Any, field: str) -> Any:
+    if kind is float and type(value) is int:
+        return float(value)
+    if kind in (bool, int, float, str):
+        _require(type(value) is kind, field, f'{value!r} is not of type {kind.__name__}')
+        return value
+    item = kind.__args__[0]  # tuple[item, ...]
+    sequence = isinstance(value, (tuple, list)) and all(type(v) is item for v in value)
+    _require(sequence, field, f'{value!r} is not a tuple of {item.__name__}')
+    return tuple(value)

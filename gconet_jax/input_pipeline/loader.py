@@ -1,0 +1,231 @@
+"""Pixels: decodes, resizes and pads images, in Grain's workers for training, else in threads."""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import grain
+import numpy as np
+from absl import flags
+from PIL import Image
+
+from gconet_jax.input_pipeline.groups import DataError, Group, open_image
+from gconet_jax.input_pipeline.pairs import PairSampler, bucket, check_sizes
+
+# Grain keeps about 2 * (this + 1) batches per worker in shared memory; a batch of the main config
+# is 32 MiB.
+_BUFFERED = 1
+
+Batch = dict[str, np.ndarray]
+
+
+def read_image(path: Path, size: int) -> np.ndarray:
+    """Reads an image as uint8 (size, size, 3), RGB, resized as torchvision's Resize does with PIL.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    return _resize(open_image(path, 'RGB'), size)
+
+
+def read_mask(path: Path, size: int) -> np.ndarray:
+    """Reads a mask as uint8 (size, size), 0..255; edges stay grey, as in the released code.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    return _resize(open_image(path, 'L'), size)
+
+
+def _resize(image: Image.Image, size: int) -> np.ndarray:
+    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
+
+
+class _ReadBatch:
+    """Turns a step into its batch. Runs in worker processes: makes no JAX calls."""
+
+    def __init__(
+        self,
+        sets: Sequence[Sequence[Group]],
+        labels: Sequence[Sequence[int]],
+        samplers: Sequence[PairSampler],
+        image_size: int,
+        group_sizes: tuple[int, ...],
+    ) -> None:
+        self._sets, self._labels, self._samplers = sets, labels, samplers
+        self._image_size, self._group_sizes = image_size, group_sizes
+
+    def __call__(self, step: int) -> Batch:
+        pairs = [sampler.pair(step) for sampler in self._samplers]
+        n = bucket(max(len(pair.images[0]) for pair in pairs), self._group_sizes)
+        lead, size = (len(pairs), 2), self._image_size
+        batch = {
+            'image': np.zeros((*lead, n, size, size, 3), np.uint8),
+            'mask': np.zeros((*lead, n, size, size), np.uint8),
+            'label': np.zeros(lead, np.int32),
+            'valid': np.zeros((*lead, n), np.bool_),
+        }
+        for p, pair in enumerate(pairs):
+            for g, (index, images) in enumerate(zip(pair.groups, pair.images, strict=True)):
+                group = self._sets[p][index]
+                batch['label'][p, g] = self._labels[p][index]
+                batch['valid'][p, g, : len(images)] = True
+                for i, image in enumerate(images):
+                    batch['image'][p, g, i] = read_image(group.images[image], size)
+                    batch['mask'][p, g, i] = read_mask(group.masks[image], size)
+        return batch
+
+
+class TrainIterator(grain.DatasetIterator[Batch]):
+    """The endless stream of training batches; see `make_train_iterator`.
+
+    Its state is the number of the next step and no more, unlike that of Grain's own multi-process
+    iterator, so that a run can go on with another number of workers. Workers start at the first
+    `next`; `close` ends them.
+    """
+
+    def __init__(self, read_batch: Callable[[int], Batch], workers: int, first_step: int) -> None:
+        super().__init__()
+        self._read_batch, self._workers = read_batch, workers
+        self._start(first_step)
+
+    def _start(self, step: int) -> None:
+        # In-process, two threads read ahead; a worker process reads one batch after the other.
+        threads = 0 if self._workers else 2
+        steps = grain.MapDataset.range(step, sys.maxsize).map(self._read_batch)
+        batches = steps.to_iter_dataset(
+            grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads)
+        )
+        options = grain.MultiprocessingOptions(
+            num_workers=self._workers, per_worker_buffer_size=_BUFFERED
+        )
+        self._step, self._batches = step, iter(batches.mp_prefetch(options))
+
+    def __next__(self) -> Batch:
+        batch = next(self._batches)
+        self._step += 1
+        return batch
+
+    def get_state(self) -> dict[str, Any]:
+        """{'step': the step of the batch that `next` gives}."""
+        return {'step': self._step}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Goes on at `state['step']`."""
+        self._batches.close()
+        self._start(int(state['step']))
+
+    def close(self) -> None:
+        """Ends the workers; the iterator is of no use afterwards."""
+        self._batches.close()
+
+
+def make_train_iterator(
+    sets: Sequence[Sequence[Group]],
+    *,
+    labels: Sequence[Sequence[int]],
+    image_size: int,
+    max_images: int,
+    group_sizes: tuple[int, ...],
+    seed: int,
+    workers: int,
+    first_step: int = 0,
+) -> TrainIterator:
+    """Endless batches, each a pair of groups from every set: P = len(sets) pairs.
+
+    Batch s is a function of (seed, s), whatever the number of workers and the first step:
+
+        image  uint8 (P, 2, N, image_size, image_size, 3), RGB
+        mask   uint8 (P, 2, N, image_size, image_size), 0..255
+        label  int32 (P, 2), class of each group
+        valid  bool  (P, 2, N), False where a group is padded; image and mask are zero there
+
+    N is the bucket of the largest pair: the smallest of `group_sizes` that holds it. The arrays may
+    be read-only.
+
+    Args:
+        sets: groups with masks, at least two a set.
+        labels: class of each group of each set, in the order of `sets`.
+        image_size: height and width, pixels.
+        max_images: largest number of images that a group contributes.
+        group_sizes: ascending, the last at least `max_images`.
+        seed: of the choice of groups and images, non-negative.
+        workers: processes that decode; 0 decodes in two threads of this process. Processes are
+            spawned, so a script that asks for them needs an `if __name__ == '__main__'`, and
+            /dev/shm must hold about four batches for each (a container often gives it 64 MiB).
+        first_step: s of the first batch.
+
+    Raises:
+        DataError: a set with fewer than two groups, or a group without masks; from `next`, an image
+            that cannot be read, by name.
+        ValueError: arguments that do not fit each other.
+    """
+    check_sizes(group_sizes, max_images)
+    if not sets or [len(groups) for groups in sets] != [len(classes) for classes in labels]:
+        raise ValueError('labels must hold one class for each group of each set')
+    for group in (group for groups in sets for group in groups):
+        if len(group.masks) != len(group.images):
+            raise DataError(f'group {group.key} was loaded without masks; training needs them')
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()  # Grain reads absl flags, which raise until they are parsed
+    samplers = [PairSampler(groups, max_images, seed) for groups in sets]
+    read_batch = _ReadBatch(sets, labels, samplers, image_size, group_sizes)
+    return TrainIterator(read_batch, workers, first_step)
+
+
+class EvalBatch(NamedTuple):
+    """One whole group.
+
+    Attributes:
+        group: whose images these are, in the order of `group.images`.
+        image: uint8 (1, N, image_size, image_size, 3), RGB, zero where padded.
+        valid: bool (1, N), True for the first len(group.images).
+    """
+
+    group: Group
+    image: np.ndarray
+    valid: np.ndarray
+
+
+def eval_batches(
+    groups: Sequence[Group], *, image_size: int, group_sizes: tuple[int, ...], workers: int
+) -> Iterator[EvalBatch]:
+    """Each group as one batch, in order; the next group is decoded while one is in use.
+
+    N is the smallest of the ascending `group_sizes` that holds the group, or else a multiple of the
+    largest.
+
+    Args:
+        groups: with or without masks, which are not read.
+        image_size: height and width, pixels.
+        group_sizes: ascending numbers of images.
+        workers: threads that decode, at least 1 is used.
+
+    Raises:
+        DataError: an image cannot be read, by name.
+    """
+    check_sizes(group_sizes)
+    with ThreadPoolExecutor(max(workers, 1)) as pool:
+
+        def submit(group: Group) -> list[Future[np.ndarray]]:
+            return [pool.submit(read_image, path, image_size) for path in group.images]
+
+        try:
+            ahead = submit(groups[0]) if groups else []
+            for i, group in enumerate(groups):
+                images, ahead = ahead, submit(groups[i + 1]) if i + 1 < len(groups) else []
+                n = padded_size(len(group.images), group_sizes)
+                batch = np.zeros((1, n, image_size, image_size, 3), np.uint8)
+                for j, image in enumerate(images):
+                    batch[0, j] = image.result()
+                yield EvalBatch(group, batch, np.arange(n)[None] < len(images))
+        finally:  # an error, or a caller who stops early, does not wait for what is queued
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def padded_size(n: int, group_sizes: Sequence[int]) -> int:
+    """The bucket of n images, or the next multiple of the largest size if they exceed it."""
+    largest = group_sizes[-1]
+    return bucket(n, group_sizes) if n <= largest else -(-n // largest) * largest

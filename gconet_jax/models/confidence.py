@@ -1,0 +1,65 @@
+"""Confidence enhancement module (CEM): a differentiable binarisation of the map."""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from gconet_jax.models import layers
+from gconet_jax.models.decoder import ConvNorm
+
+# exp(x) is inf in float32 beyond this.
+EXP_OVERFLOW = math.log(np.finfo(np.float32).max)
+
+
+class Binarisation(NamedTuple):
+    logits: jax.Array  # (B, H, W): k (P - T); the map M is their sigmoid
+    prob: jax.Array  # (B, H, W): P
+    thresh: jax.Array  # (B, H, W): T
+    fell_back: jax.Array  # () bool: k was the smaller one
+
+
+def binarise(
+    prob: jax.Array, thresh: jax.Array, valid: jax.Array, *, k: float, k_fallback: float
+) -> Binarisation:
+    """M = 1 / (1 + exp(-k (P - T))), as its logits (GCoNet+, equation 3).
+
+    The released code replaces k by `k_fallback` for all images of a pass when exp(-k (P - T))
+    overflows float32 at any pixel of any of them; so does this, leaving padding out (valid (B,)).
+    """
+    difference = prob - thresh
+    overflow = (-k * difference > EXP_OVERFLOW) & valid[:, None, None]
+    fell_back = overflow.any()
+    steepness = jnp.where(fell_back, k_fallback, k).astype(difference.dtype)
+    return Binarisation(steepness * difference, prob, thresh, fell_back)
+
+
+class Branch(nnx.Module):
+    """Two 3x3 convolutions with batch norm and ReLU, a 1x1, a sigmoid."""
+
+    def __init__(self, channels: int, *, norm: bool, rngs: nnx.Rngs):
+        self.first = ConvNorm(channels, channels, 3, norm=norm, rngs=rngs)
+        self.second = ConvNorm(channels, channels, 3, norm=norm, rngs=rngs)
+        self.predict = layers.conv(channels, 1, 1, rngs=rngs)
+
+    def __call__(self, p1: jax.Array, valid: jax.Array) -> jax.Array:
+        x = nnx.relu(self.first(p1, valid))
+        x = nnx.relu(self.second(x, valid))
+        return nnx.sigmoid(self.predict(x))[..., 0]
+
+
+class ConfidenceEnhancement(nnx.Module):
+    """CEM: a probability P and a threshold T for each pixel (section 3.4)."""
+
+    def __init__(self, channels: int, k: float, k_fallback: float, *, norm: bool, rngs: nnx.Rngs):
+        self.prob = Branch(channels, norm=norm, rngs=rngs)
+        self.thresh = Branch(channels, norm=norm, rngs=rngs)
+        self.k, self.k_fallback = k, k_fallback
+
+    def __call__(self, p1: jax.Array, valid: jax.Array) -> Binarisation:
+        """p1 (B, H, W, C), valid (B,) bool -> the binarised map with its parts."""
+        prob, thresh = self.prob(p1, valid), self.thresh(p1, valid)
+        return binarise(prob, thresh, valid, k=self.k, k_fallback=self.k_fallback)

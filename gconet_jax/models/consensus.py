@@ -1,0 +1,49 @@
+"""What a group has in common: the group affinity module (GAM) and the group contrast (GCM)."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from gconet_jax import affinity
+from gconet_jax.models import layers
+
+
+class GroupAffinity(nnx.Module):
+    """GAM: attends to the positions that the whole group shares (GCoNet+, section 3.2)."""
+
+    def __init__(self, channels: int, *, rngs: nnx.Rngs):
+        self.query = layers.kaiming_conv(channels, channels, 1, rngs=rngs)
+        self.key = layers.kaiming_conv(channels, channels, 1, rngs=rngs)
+        self.value = layers.kaiming_conv(channels, channels, 1, rngs=rngs)
+
+    def attention(self, x5: jax.Array, valid: jax.Array) -> jax.Array:
+        """x5 (G, N, h, w, C), valid (G, N) -> (G, N, h, w), which sums to 1 over an image."""
+        g, n, h, w, channels = x5.shape
+        query = self.query(x5).reshape(g, n, h * w, channels)
+        key = self.key(x5).reshape(g, n, h * w, channels)
+        scores = affinity.group_affinity(query, key, valid) * channels**-0.5
+        return jax.nn.softmax(scores, axis=-1).reshape(g, n, h, w)
+
+    def __call__(self, x5: jax.Array, valid: jax.Array) -> jax.Array:
+        """x5 (G, N, h, w, C), valid (G, N) -> attended features, of the shape of x5."""
+        return self.value(x5 * self.attention(x5, valid)[..., None])
+
+
+def consensus(attended: jax.Array, valid: jax.Array) -> jax.Array:
+    """Mean of the attended features (G, N, h, w, C) of the valid images: (G, 1, 1, 1, C)."""
+    weight = valid.astype(attended.dtype)
+    total = jnp.einsum('gnhwc,gn->gc', attended, weight)
+    count = jnp.maximum(weight.sum(axis=-1), 1) * (attended.shape[2] * attended.shape[3])
+    return (total / count[:, None])[:, None, None, None, :]
+
+
+class GroupContrast(nnx.Module):
+    """GCM's prediction layer: a coarse map from features under a consensus (section 3.3)."""
+
+    def __init__(self, channels: int, *, rngs: nnx.Rngs):
+        self.hidden = layers.conv(channels, channels // 4, 3, rngs=rngs)
+        self.predict = layers.conv(channels // 4, 1, 1, rngs=rngs)
+
+    def __call__(self, features: jax.Array) -> jax.Array:
+        """(B, h, w, C) -> logits (B, h, w, 1)."""
+        return self.predict(nnx.relu(self.hidden(features)))

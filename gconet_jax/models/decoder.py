@@ -1,0 +1,155 @@
+"""The decoder: from the features under the consensus back to the size of the image."""
+
+from typing import NamedTuple
+
+import jax
+from flax import nnx
+
+from gconet_jax.models import layers
+
+
+class DecoderOutput(NamedTuple):
+    p1: jax.Array  # (B, H, W, 32), at the size of the image
+    side_logits: tuple[jax.Array, ...]  # (B, H/4, W/4, 1), (B, H/2, W/2, 1), (B, H, W, 1), or ()
+
+
+class ConvNorm(nnx.Module):
+    """A convolution and, if there is one, batch norm."""
+
+    def __init__(self, inputs: int, outputs: int, size: int, *, norm: bool, rngs: nnx.Rngs):
+        self.conv = layers.conv(inputs, outputs, size, rngs=rngs)
+        self.norm = layers.BatchNorm(outputs) if norm else None
+
+    def __call__(self, x: jax.Array, valid: jax.Array) -> jax.Array:
+        x = self.conv(x)
+        return x if self.norm is None else self.norm(x, valid)
+
+
+class Block(nnx.Module):
+    """`ResBlk` of the released code, which has neither a skip nor a last ReLU."""
+
+    def __init__(self, inputs: int, outputs: int, hidden: int, *, norm: bool, rngs: nnx.Rngs):
+        self.first = ConvNorm(inputs, hidden, 3, norm=norm, rngs=rngs)
+        self.last = ConvNorm(hidden, outputs, 3, norm=norm, rngs=rngs)
+
+    def __call__(self, x: jax.Array, valid: jax.Array) -> jax.Array:
+        return self.last(nnx.relu(self.first(x, valid)), valid)
+
+
+class UpsamplingBlock(nnx.Module):
+    """The conference model's three convolutions after an upsampling (`DSLayer`)."""
+
+    def __init__(self, channels: int, hidden: int, *, norm: bool, rngs: nnx.Rngs):
+        self.layers = nnx.List(
+            [
+                ConvNorm(channels, hidden, 3, norm=norm, rngs=rngs),
+                ConvNorm(hidden, hidden, 3, norm=norm, rngs=rngs),
+                ConvNorm(hidden, channels, 1, norm=norm, rngs=rngs),
+            ]
+        )
+
+    def __call__(self, x: jax.Array, valid: jax.Array) -> jax.Array:
+        for layer in self.layers:
+            x = nnx.relu(layer(x, valid))
+        return x
+
+
+class SideOutput(nnx.Module):
+    """A map from a decoder stage, supervised in the conference model."""
+
+    def __init__(self, channels: int, hidden: int, *, rngs: nnx.Rngs):
+        self.hidden = layers.conv(channels, hidden, 1, rngs=rngs)
+        self.predict = layers.conv(hidden, 1, 1, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.predict(nnx.relu(self.hidden(x)))
+
+
+class Stage(nnx.Module):
+    """One step up: a block, an upsampling to the lateral's size, the lateral added."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        lateral: int,
+        hidden: int,
+        *,
+        norm: bool,
+        block_lateral: bool,
+        block_after: bool,
+        rngs: nnx.Rngs,
+    ):
+        self.block = Block(inputs, outputs, hidden, norm=norm, rngs=rngs)
+        self.after = UpsamplingBlock(outputs, hidden, norm=norm, rngs=rngs) if block_after else None
+        if block_lateral:
+            self.lateral = Block(lateral, outputs, hidden, norm=norm, rngs=rngs)
+        else:
+            self.lateral = ConvNorm(lateral, outputs, 1, norm=False, rngs=rngs)
+
+    def __call__(
+        self, x: jax.Array, skip: jax.Array, valid: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """x (B, h, w, inputs), skip (B, H, W, lateral) -> the sum, and the upsampled part alone."""
+        x = layers.resize(self.block(x, valid), skip.shape[1], skip.shape[2])
+        if self.after is not None:
+            x = self.after(x, valid)
+        return x + self.lateral(skip, valid), x
+
+
+class Decoder(nnx.Module):
+    """Top block, four stages with laterals from x4 to x1, and a last block (section 3.1)."""
+
+    def __init__(
+        self,
+        channels: tuple[int, ...],
+        hidden: int,
+        *,
+        norm: bool,
+        block_laterals: bool,
+        block_after_upsampling: bool,
+        outputs: int,
+        rngs: nnx.Rngs,
+    ):
+        """`channels` are the backbone's; `hidden` is the inner width of blocks (64 at full)."""
+        top = channels[-1] // 2
+        self.top = Block(channels[-1], top, hidden, norm=norm, rngs=rngs)
+        widths = [top, top, top // 2, top // 4, top // 8]
+        self.stages = nnx.List(
+            [
+                Stage(
+                    inputs,
+                    outputs_,
+                    lateral,
+                    hidden,
+                    norm=norm,
+                    block_lateral=block_laterals,
+                    block_after=block_after_upsampling,
+                    rngs=rngs,
+                )
+                for inputs, outputs_, lateral in zip(
+                    widths[:-1], widths[1:], channels[-2::-1], strict=True
+                )
+            ]
+        )
+        self.last = Block(widths[-1], widths[-1], hidden, norm=norm, rngs=rngs)
+        sides = widths[2:] if outputs == 4 else []
+        self.sides = nnx.List([SideOutput(c, hidden // 2, rngs=rngs) for c in sides])
+        self.channels = widths[-1]
+
+    def __call__(
+        self,
+        features: jax.Array,
+        skips: tuple[jax.Array, ...],
+        size: tuple[int, int],
+        valid: jax.Array,
+    ) -> DecoderOutput:
+        """features (B, h, w, 512), skips = (x1, ..., x4), size of the image -> p1 and side maps."""
+        x = self.top(features, valid)
+        upsampled = []
+        for stage, skip in zip(self.stages, reversed(skips), strict=True):
+            x, before_lateral = stage(x, skip, valid)
+            upsampled.append(before_lateral)
+        p1 = layers.resize(self.last(x, valid), *size)
+        side_logits = tuple(side(u) for side, u in zip(self.sides, upsampled[1:], strict=False))
+        return DecoderOutput(p1, side_logits)

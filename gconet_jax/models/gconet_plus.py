@@ -1,0 +1,185 @@
+"""GCoNet+: a group of images in, the map of the object they share out, one for each image.
+
+Zheng, Fu, Fan, Fan, Qin, Xiang, Tang and Van Gool, "GCoNet+: A Stronger Group Collaborative
+Co-Salient Object Detector", TPAMI 2023.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from gconet_jax.config import ModelConfig
+from gconet_jax.models import layers
+from gconet_jax.models.confidence import Binarisation, ConfidenceEnhancement
+from gconet_jax.models.consensus import GroupAffinity, GroupContrast, consensus
+from gconet_jax.models.decoder import Decoder
+from gconet_jax.models.vgg import VGG16
+
+# Of ImageNet, for RGB in [0, 1].
+IMAGE_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
+IMAGE_STD = np.array([0.229, 0.224, 0.225], np.float32)
+
+
+def normalize(images: jax.Array) -> jax.Array:
+    """RGB uint8 (..., 3) -> float32, as the backbone expects it."""
+    one_per_channel = (1,) * (images.ndim - 1) + (3,)
+    mean, std = IMAGE_MEAN.reshape(one_per_channel), IMAGE_STD.reshape(one_per_channel)
+    return (images.astype(jnp.float32) / 255 - mean) / std
+
+
+class Segmentation(NamedTuple):
+    """The maps of G groups of N images; the map is `sigmoid(logits)`."""
+
+    logits: jax.Array  # (G, N, H, W)
+    prob: jax.Array  # (G, N, H, W): P of the CEM; without it, the map
+    thresh: jax.Array  # (G, N, H, W): T of the CEM; without it, 0.5
+    fell_back: jax.Array  # () bool: the binarisation used the smaller k
+
+
+class PairOutput(NamedTuple):
+    """What the losses need of a pair of groups; a part is None when its module is off."""
+
+    maps: Segmentation
+    side_logits: tuple[jax.Array, ...]  # (2, N, h, w) each
+    contrast_logits: jax.Array | None  # (2, 2, N, H, W): under the own consensus; the other's
+    features: jax.Array  # (2, N, C): x5, mean over positions
+    class_logits: jax.Array | None  # (2, N, classes)
+    masked_features: jax.Array | None  # (2, N, C), of the masked images
+    masked_class_logits: jax.Array | None  # (2, N, classes)
+
+
+class GCoNetPlus(nnx.Module):
+    """The whole network.
+
+    `segment` is inference on any number of groups; calling the module is training on a pair.
+    Images are normalised float32 (G, N, H, W, 3), H and W multiples of 16; valid (G, N) bool is
+    False for images that only pad their group, and then numbers are those of the unpadded group.
+    """
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        self.config = config
+        self.backbone = VGG16(
+            batch_norm=config.backbone == 'vgg16_bn', width=config.width, rngs=rngs
+        )
+        channels = self.backbone.channels[-1]
+        norm = config.batch_norm
+        self.decoder = Decoder(
+            self.backbone.channels,
+            max(round(64 * config.width), 1),
+            norm=norm,
+            block_laterals=config.laterals == 'block',
+            block_after_upsampling=config.block_after_upsampling,
+            outputs=config.outputs,
+            rngs=rngs,
+        )
+        p1 = self.decoder.channels
+        self.gam = GroupAffinity(channels, rngs=rngs) if config.gam else None
+        self.gcm = GroupContrast(channels, rngs=rngs) if config.gcm else None
+        self.cem = (
+            ConfidenceEnhancement(p1, config.k, config.k_fallback, norm=norm, rngs=rngs)
+            if config.cem
+            else None
+        )
+        self.predict = None if config.cem else layers.conv(p1, 1, 1, rngs=rngs)
+        classes, init = config.num_classes, layers.kaiming_normal
+        self.classifier = (
+            nnx.Linear(channels, classes, kernel_init=init, rngs=rngs)
+            if config.acm or config.racm
+            else None
+        )
+        own_mask = config.racm and config.racm_mask == 'conv'
+        self.mask = layers.conv(p1, 1, 1, rngs=rngs) if own_mask else None
+
+    def segment(self, images: jax.Array, valid: jax.Array) -> Segmentation:
+        """Maps of G groups; nothing that only training needs is computed."""
+        features = self._encode(images, valid)
+        weighted, _ = self._consensus(features[-1], valid)
+        maps, _, _ = self._decode(weighted, features, images, valid)
+        return maps
+
+    def __call__(self, images: jax.Array, valid: jax.Array) -> PairOutput:
+        """The training pass over a pair of groups (2, N, H, W, 3)."""
+        features = self._encode(images, valid)
+        x5 = features[-1]
+        weighted, contrasted = self._consensus(x5, valid)
+        contrast_logits = None
+        if self.gcm is not None:
+            both = jnp.stack([weighted, contrasted])
+            height, width = images.shape[2:4]
+            coarse = self.gcm(_flat(both, 3))
+            contrast_logits = layers.resize(coarse, height, width).reshape(
+                *both.shape[:3], height, width
+            )
+        maps, side_logits, p1 = self._decode(weighted, features, images, valid)
+
+        pooled = x5.mean(axis=(2, 3))
+        class_logits = masked_features = masked_class_logits = None
+        if self.config.acm:
+            class_logits = self._classify(pooled)
+        if self.config.racm:
+            masked = images * self._masks(maps, p1)[..., None]
+            masked_features = self._encode(masked, valid)[-1].mean(axis=(2, 3))
+            masked_class_logits = self._classify(masked_features)
+        return PairOutput(
+            maps,
+            side_logits,
+            contrast_logits,
+            pooled,
+            class_logits,
+            masked_features,
+            masked_class_logits,
+        )
+
+    def _encode(self, images: jax.Array, valid: jax.Array) -> tuple[jax.Array, ...]:
+        """Backbone features, each (G, N, h, w, C)."""
+        groups = images.shape[:2]
+        features = self.backbone(_flat(images, 2), valid.reshape(-1))
+        return tuple(x.reshape(*groups, *x.shape[1:]) for x in features)
+
+    def _consensus(self, x5: jax.Array, valid: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """x5 under the consensus of its own group, and under that of the pair's other one."""
+        if self.gam is None:
+            return x5, x5
+        shared = consensus(self.gam(x5, valid), valid)
+        return x5 * shared, x5 * shared[::-1]
+
+    def _decode(
+        self,
+        weighted: jax.Array,
+        features: tuple[jax.Array, ...],
+        images: jax.Array,
+        valid: jax.Array,
+    ) -> tuple[Segmentation, tuple[jax.Array, ...], jax.Array]:
+        """Maps, side logits (G, N, h, w), and p1 (G·N, H, W, C)."""
+        groups, size = images.shape[:2], images.shape[2:4]
+        flat_valid = valid.reshape(-1)
+        skips = tuple(_flat(x, 2) for x in features[:-1])
+        p1, sides = self.decoder(_flat(weighted, 2), skips, size, flat_valid)
+        if self.cem is not None:
+            binarised = self.cem(p1, flat_valid)
+        else:
+            assert self.predict is not None
+            logits = self.predict(p1)[..., 0]
+            half = jnp.full_like(logits, 0.5)
+            binarised = Binarisation(logits, nnx.sigmoid(logits), half, jnp.asarray(False))
+        *maps, fell_back = binarised
+        segmentation = Segmentation(*(m.reshape(*groups, *size) for m in maps), fell_back)
+        return segmentation, tuple(s.reshape(*groups, *s.shape[1:3]) for s in sides), p1
+
+    def _masks(self, maps: Segmentation, p1: jax.Array) -> jax.Array:
+        """What the RACM multiplies the images with, (G, N, H, W)."""
+        if self.mask is None:
+            return nnx.sigmoid(maps.logits)
+        return nnx.sigmoid(self.mask(p1)[..., 0]).reshape(maps.logits.shape)
+
+    def _classify(self, pooled: jax.Array) -> jax.Array:
+        assert self.classifier is not None
+        return self.classifier(pooled)
+
+
+def _flat(x: jax.Array, axes: int) -> jax.Array:
+    """Joins the first `axes` axes."""
+    return x.reshape(-1, *x.shape[axes:])

@@ -1,0 +1,57 @@
+"""VGG-16, with or without batch norm, as five stages (Simonyan and Zisserman, 2015)."""
+
+import jax
+from flax import nnx
+
+from gconet_jax.models import layers
+
+# Output channels of the convolutions of each stage; a stage after the first begins by halving
+# height and width. The last pooling of VGG-16 and its classifier are not used.
+STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
+
+
+class VGGLayer(nnx.Module):
+    """3x3 convolution, batch norm if there is one, ReLU."""
+
+    def __init__(self, inputs: int, outputs: int, *, batch_norm: bool, rngs: nnx.Rngs):
+        self.conv = layers.kaiming_conv(inputs, outputs, 3, rngs=rngs)
+        self.norm = layers.BatchNorm(outputs) if batch_norm else None
+
+    def __call__(self, x: jax.Array, valid: jax.Array) -> jax.Array:
+        x = self.conv(x)
+        if self.norm is not None:
+            x = self.norm(x, valid)
+        return nnx.relu(x)
+
+
+class VGG16(nnx.Module):
+    """The backbone: images to the features x1 to x5.
+
+    Attributes:
+      channels: output channels of the five stages.
+      stages: five lists of `VGGLayer`.
+    """
+
+    def __init__(self, *, batch_norm: bool, width: float, rngs: nnx.Rngs):
+        stages, inputs = [], 3
+        for outputs in STAGES:
+            stage = []
+            for channels in outputs:
+                channels = max(round(channels * width), 1)
+                stage.append(VGGLayer(inputs, channels, batch_norm=batch_norm, rngs=rngs))
+                inputs = channels
+            stages.append(nnx.List(stage))
+        self.stages = nnx.List(stages)
+        self.channels = tuple(max(round(s[-1] * width), 1) for s in STAGES)
+
+    def __call__(self, images: jax.Array, valid: jax.Array) -> tuple[jax.Array, ...]:
+        """(B, H, W, 3) normalised images -> x1 (B, H, W, 64) ... x5 (B, H/16, W/16, 512)."""
+        features = []
+        x = images
+        for index, stage in enumerate(self.stages):
+            if index:
+                x = nnx.max_pool(x, (2, 2), strides=(2, 2))
+            for layer in stage:
+                x = layer(x, valid)
+            features.append(x)
+        return tuple(features)

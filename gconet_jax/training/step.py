@@ -1,0 +1,97 @@
+"""One update: batch -> model -> losses -> gradients -> Adam, as one jitted program."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from gconet_jax import losses
+from gconet_jax.config import Config
+from gconet_jax.models.gconet_plus import normalize
+from gconet_jax.models.layers import BATCH_NORM_MOMENTUM, BatchMoments
+from gconet_jax.training.state import TrainState, Tree, make_optimizer
+
+Batch = dict[str, jax.Array]  # as input_pipeline.loader makes it, or with float32 images and masks
+Metrics = dict[str, jax.Array]
+TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+
+
+def make_train_step(graph: nnx.GraphDef, config: Config) -> TrainStep:
+    """The jitted step; it consumes (donates) the state that it is given.
+
+    Its metrics, all () float32: `loss`, each term of the loss before its weight, `k_fell_back`
+    (share of the pairs), `grad_norm`.
+    """
+    optimizer = make_optimizer(config.train)
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        grads, metrics, moments = gradients(graph, config, state, batch)
+        with jax.numpy_dtype_promotion('standard'):  # Optax raises a float to an int32 power
+            updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        new_state = TrainState(
+            step=state.step + 1,
+            params=optax.apply_updates(state.params, updates),
+            frozen=state.frozen,
+            batch_stats=update_batch_stats(state.batch_stats, moments),
+            opt_state=opt_state,
+        )
+        return new_state, metrics | {'grad_norm': optax.tree.norm(grads)}
+
+    return jax.jit(step, donate_argnums=0)
+
+
+def gradients(
+    graph: nnx.GraphDef, config: Config, state: TrainState, batch: Batch
+) -> tuple[Tree, Metrics, Tree]:
+    """Gradients of the loss summed over the pairs of `batch`, metrics, and batch-norm moments.
+
+    Pairs are independent of each other: each has its own batch statistics and its own k. The
+    moments have a leading axis of pairs.
+    """
+
+    def pair_loss(params: Tree, pair: Batch):
+        model = nnx.merge(graph, params, state.frozen, state.batch_stats)
+        images, masks = pair['image'], pair['mask']
+        if images.dtype == jnp.uint8:
+            images, masks = normalize(images), masks.astype(jnp.float32) / 255
+        output, moments = nnx.capture(model, BatchMoments)(images, pair['valid'])
+        moments = nnx.to_pure_dict(moments)
+        loss, terms = losses.total_loss(output, masks, pair['label'], pair['valid'], config.loss)
+        fell_back = output.maps.fell_back.astype(jnp.float32)
+        return loss, (terms | {'k_fell_back': fell_back}, moments)
+
+    def batch_loss(params: Tree):
+        loss, (terms, moments) = jax.vmap(pair_loss, in_axes=(None, 0))(params, batch)
+        return loss.sum(), (terms, moments)
+
+    grad_fn = jax.value_and_grad(batch_loss, has_aux=True)
+    (loss, (terms, moments)), grads = grad_fn(state.params)
+    metrics = {name: value.mean() for name, value in terms.items()}
+    return grads, metrics | {'loss': loss}, moments
+
+
+def update_batch_stats(batch_stats: Tree, moments: Tree) -> Tree:
+    """Running statistics after the batch: each pass of each pair in turn moves them once.
+
+    As released: the raw and the masked pass of the first pair, then those of the second.
+    """
+    if set(batch_stats) == {'mean', 'var'}:
+        if 'moments' not in moments:  # the layer saw no pass
+            return batch_stats
+        mean, var = batch_stats['mean'], batch_stats['var']
+        passes = moments['moments']
+        for pair in range(passes[0][0].shape[0]):
+            for pass_mean, pass_var in passes:
+                mean = _move(mean, pass_mean[pair])
+                var = _move(var, pass_var[pair])
+        return {'mean': mean, 'var': var}
+    return {
+        name: update_batch_stats(child, moments.get(name, {}))
+        for name, child in batch_stats.items()
+    }
+
+
+def _move(running: jax.Array, current: jax.Array) -> jax.Array:
+    return BATCH_NORM_MOMENTUM * running + (1 - BATCH_NORM_MOMENTUM) * current

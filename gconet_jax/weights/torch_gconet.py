@@ -1,0 +1,141 @@
+"""The released GCoNet+ weights by name: a PyTorch `state_dict` of numpy arrays -> our model."""
+
+from collections.abc import Mapping
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from gconet_jax.models.gconet_plus import GCoNetPlus
+
+# The index of each convolution in torchvision's `features`, by stage.
+VGG16_BN_INDICES = ((0, 3), (7, 10), (14, 17, 20), (24, 27, 30), (34, 37, 40))
+VGG16_INDICES = ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28))
+
+# In every released file, used by nothing: 788,001 parameters with `conv_out1` (which is our
+# `predict`, and unused only with the CEM on).
+NEVER_USED = (
+    'co_x5.conv_output.',
+    'co_x5.conv_transform.',
+    'co_x5.fc_transform.',
+    'conv_out1.',
+    'conv_out_mask.',
+)
+
+
+class WeightsError(ValueError):
+    """Weights that do not fit the model; the message lists every entry at fault."""
+
+
+def variables(model: GCoNetPlus) -> dict[str, nnx.Variable]:
+    """Every parameter and running statistic of `model`, by its name in the released code."""
+    names: dict[str, nnx.Variable] = {}
+    for layer, module in _layers(model):
+        if isinstance(module, (nnx.Conv, nnx.Linear)):
+            names[f'{layer}.weight'] = module.kernel
+            assert module.bias is not None
+            names[f'{layer}.bias'] = module.bias
+        else:
+            names[f'{layer}.weight'] = module.scale
+            names[f'{layer}.bias'] = module.bias
+            names[f'{layer}.running_mean'] = module.mean
+            names[f'{layer}.running_var'] = module.var
+    return names
+
+
+def from_torch(array: np.ndarray) -> np.ndarray:
+    """OIHW -> HWIO for convolutions, (out, in) -> (in, out) for linear layers."""
+    return array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T
+
+
+def load_state_dict(model: GCoNetPlus, state_dict: Mapping[str, np.ndarray]) -> None:
+    """Sets all of `model` from the released code's `state_dict`, in place.
+
+    Raises:
+      WeightsError: entries are missing, unexpected or of another shape; all are listed, and the
+        model is left as it was.
+    """
+    targets = variables(model)
+    loaded, problems = {}, []
+    for name, variable in targets.items():
+        if name not in state_dict:
+            problems.append(f'missing: {name} {tuple(variable.shape)}')
+            continue
+        value = from_torch(np.asarray(state_dict[name], np.float32))
+        if value.shape != variable.shape:
+            problems.append(f'shape of {name}: {value.shape} where {variable.shape} is needed')
+        loaded[name] = value
+    for name in state_dict.keys() - targets.keys():
+        if not name.startswith(NEVER_USED) and not name.endswith('.num_batches_tracked'):
+            problems.append(f'unexpected: {name}')
+    if problems:
+        raise WeightsError(
+            f'{len(problems)} entries of the weights do not fit the model:\n  '
+            + '\n  '.join(sorted(problems))
+        )
+    for name, value in loaded.items():
+        targets[name].set_value(jnp.asarray(value))
+
+
+def _layers(model: GCoNetPlus):
+    """(name, layer) of every layer with weights, in the order of the released code."""
+    batch_norm = model.config.backbone == 'vgg16_bn'
+    indices = VGG16_BN_INDICES if batch_norm else VGG16_INDICES
+    for number, (stage, positions) in enumerate(
+        zip(model.backbone.stages, indices, strict=True), start=1
+    ):
+        for layer, position in zip(stage, positions, strict=True):
+            yield f'bb.conv{number}.{position}', layer.conv
+            if layer.norm is not None:
+                yield f'bb.conv{number}.{position + 1}', layer.norm
+    yield from _decoder_layers(model.decoder)
+    if model.gam is not None:
+        yield 'co_x5.all_attention.query_transform', model.gam.query
+        yield 'co_x5.all_attention.key_transform', model.gam.key
+        yield 'co_x5.all_attention.conv6', model.gam.value
+    if model.gcm is not None:
+        yield 'pred_layer.enlayer.0', model.gcm.hidden
+        yield 'pred_layer.predlayer.0', model.gcm.predict
+    if model.classifier is not None:
+        yield 'classifier', model.classifier
+    if model.mask is not None:
+        yield 'conv_out_mask.0', model.mask
+    if model.predict is not None:
+        yield 'conv_out1.0', model.predict
+    if model.cem is not None:
+        for name, branch in (('binarize', model.cem.prob), ('thresh', model.cem.thresh)):
+            prefix = f'db_output_decoder.{name}'
+            yield from _conv_norm(branch.first, f'{prefix}.0', f'{prefix}.1')
+            yield from _conv_norm(branch.second, f'{prefix}.3', f'{prefix}.4')
+            yield f'{prefix}.6', branch.predict
+
+
+def _decoder_layers(decoder):
+    yield from _block('top_layer', decoder.top)
+    for number, stage in zip((5, 4, 3, 2), decoder.stages, strict=True):
+        yield from _block(f'enlayer{number}', stage.block)
+        if stage.after is not None:
+            first, second, last = stage.after.layers
+            prefix = f'dslayer{number}'
+            yield from _conv_norm(first, f'{prefix}.conv1', f'{prefix}.bn1')
+            yield from _conv_norm(second, f'{prefix}.conv2', f'{prefix}.bn2')
+            yield from _conv_norm(last, f'{prefix}.pred_conv', f'{prefix}.pred_bn')
+        if hasattr(stage.lateral, 'first'):
+            yield from _block(f'latlayer{number}', stage.lateral)
+        else:
+            yield f'latlayer{number}', stage.lateral.conv
+    for number, side in zip((4, 3, 2), decoder.sides, strict=False):
+        yield f'conv_out{number}.0', side.hidden
+        yield f'conv_out{number}.2', side.predict
+    yield from _block('enlayer1', decoder.last)
+
+
+def _block(name, block):
+    yield from _conv_norm(block.first, f'{name}.conv_in', f'{name}.bn_in')
+    yield from _conv_norm(block.last, f'{name}.conv_out', f'{name}.bn_out')
+
+
+def _conv_norm(layer, conv_name, norm_name):
+    yield conv_name, layer.conv
+    if layer.norm is not None:
+        yield norm_name, layer.norm

@@ -1,0 +1,135 @@
+"""The layout on disk, and what is said when it is not as it should be."""
+
+import re
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_data import write_set
+
+from gconet_jax.input_pipeline import groups as groups_lib
+from gconet_jax.input_pipeline.groups import DataError, check_groups, load_groups, select
+
+
+@pytest.fixture
+def root(tmp_path):
+    write_set(tmp_path, 'tiny', {'cat': 3, 'ant': 2})
+    return tmp_path
+
+
+def test_groups_and_images_are_sorted_and_other_files_skipped(root):
+    folder = root / 'images/tiny/cat'
+    (folder / 'Thumbs.db').write_bytes(b'')
+    (folder / '._00.jpg').write_bytes(b'')
+    (folder / 'notes.txt').write_bytes(b'')
+    (root / 'images/tiny/.cache').mkdir()
+    (folder / '02.jpg').rename(folder / '02.JPEG')
+    ant, cat = load_groups(root, 'tiny')
+    assert (ant.key, cat.key) == ('tiny/ant', 'tiny/cat')
+    assert [path.name for path in cat.images] == ['00.jpg', '01.jpg', '02.JPEG']
+    assert [path.name for path in cat.masks] == ['00.png', '01.png', '02.png']
+    assert cat.masks[0].parent == root / 'gts/tiny/cat'
+
+
+def test_masks_are_not_needed_unless_asked_for(root):
+    shutil.rmtree(root / 'gts')
+    assert [group.masks for group in load_groups(root, 'tiny', with_masks=False)] == [(), ()]
+    with pytest.raises(DataError, match='gts/tiny is not a folder'):
+        load_groups(root, 'tiny')
+
+
+def test_missing_root_is_named(tmp_path):
+    with pytest.raises(DataError, match=re.escape(str(tmp_path / 'nowhere/images'))):
+        load_groups(tmp_path / 'nowhere', 'tiny')
+
+
+@pytest.mark.parametrize('name', ['CoCA', ''])
+def test_unknown_set_lists_the_sets_that_are_there(root, name):
+    write_set(root, 'other', {'cat': 1})
+    with pytest.raises(DataError, match=f"no set named '{name}' .* there: other, tiny"):
+        load_groups(root, name)
+
+
+def test_set_without_groups(root):
+    (root / 'images/bare').mkdir()
+    with pytest.raises(DataError, match="'bare' has no groups"):
+        load_groups(root, 'bare')
+
+
+def test_empty_group_is_named(root):
+    (root / 'images/tiny/bee').mkdir()
+    with pytest.raises(DataError, match='images/tiny/bee holds no images'):
+        load_groups(root, 'tiny')
+
+
+def test_group_without_masks_is_named(root):
+    shutil.rmtree(root / 'gts/tiny/cat')
+    with pytest.raises(
+        DataError, match=r'1 groups have no folder of masks in .*gts/tiny:\n  cat\n'
+    ):
+        load_groups(root, 'tiny')
+
+
+def test_missing_masks_are_counted_and_named(root):
+    for name in ('ant/01.png', 'cat/00.png'):
+        (root / 'gts/tiny' / name).unlink()
+    with pytest.raises(DataError, match=r'2 images have no mask(.|\n)*ant/01.png\n  cat/00.png'):
+        load_groups(root, 'tiny')
+
+
+def test_images_that_differ_in_suffix_only_are_named(root):
+    shutil.copy(root / 'images/tiny/cat/01.jpg', root / 'images/tiny/cat/01.png')
+    with pytest.raises(DataError, match=r'images/tiny/cat has several images of one name.*: 01;'):
+        load_groups(root, 'tiny')
+
+
+def test_select_matches_keys(root):
+    write_set(root, 'other', {'cat': 1})
+    groups = load_groups(root, 'tiny') + load_groups(root, 'other')
+    assert [g.key for g in select(groups, include=('*/cat',))] == ['tiny/cat', 'other/cat']
+    assert [g.key for g in select(groups, exclude=('tiny/*',))] == ['other/cat']
+    with pytest.raises(DataError, match=r"none of 3 groups.*\('dog',\).*such as 'tiny/ant'"):
+        select(groups, include=('dog',))
+
+
+def test_check_passes_good_files(root):
+    check_groups(load_groups(root, 'tiny'), workers=2)
+    check_groups(load_groups(root, 'tiny', with_masks=False), workers=0)
+
+
+def test_check_lists_every_broken_file(root):
+    image = root / 'images/tiny/cat/01.jpg'
+    image.write_bytes(image.read_bytes()[:-200])
+    (root / 'images/tiny/ant/00.jpg').write_bytes(b'no image')
+    (root / 'gts/tiny/cat/00.png').write_bytes(b'')
+    Image.fromarray(np.zeros((5, 6), np.uint8)).save(root / 'gts/tiny/cat/02.png')
+    with pytest.raises(DataError) as caught:
+        check_groups(load_groups(root, 'tiny'), workers=2)
+    message = str(caught.value)
+    assert message.startswith('4 problems in 5 images')
+    assert re.search(r'cannot read image .*cat/01.jpg: .*truncated', message)
+    assert re.search(r'cannot read image .*ant/00.jpg: cannot identify', message)
+    assert re.search(r'cannot read image .*cat/00.png', message)
+    assert re.search(r'cat/02.png is 6 x 5 pixels and its image .*cat/02.jpg 24 x 20', message)
+
+
+def test_check_shows_ten_and_counts_the_rest(tmp_path):
+    write_set(tmp_path, 'tiny', {'cat': 13})
+    for path in (tmp_path / 'images/tiny/cat').iterdir():
+        path.write_bytes(b'no image')
+    with pytest.raises(DataError, match=r'13 problems(.|\n)*09.jpg.*\n  \.\.\. and 3 more'):
+        check_groups(load_groups(tmp_path, 'tiny'), workers=2)
+
+
+def test_images_of_implausible_size_are_refused(root, monkeypatch):
+    # 480 pixels are between the limit, where PIL itself only warns, and twice the limit.
+    monkeypatch.setattr(groups_lib.Image, 'MAX_IMAGE_PIXELS', 400)
+    with (
+        pytest.warns(Image.DecompressionBombWarning),
+        pytest.raises(DataError, match=r'00\.jpg: 24 x 20 is more than 400 pixels'),
+    ):
+        groups_lib.open_image(root / 'images/tiny/cat/00.jpg', 'RGB')
+    monkeypatch.setattr(groups_lib.Image, 'MAX_IMAGE_PIXELS', 100)
+    with pytest.raises(DataError, match=r'00\.jpg: .*decompression bomb'):
+        groups_lib.open_image(root / 'images/tiny/cat/00.jpg', 'RGB')

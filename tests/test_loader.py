@@ -1,0 +1,194 @@
+"""Batches: contents, padding, and a stream that no number of workers changes."""
+
+import itertools
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_data import write_set
+
+from gconet_jax.input_pipeline.groups import DataError, load_groups
+from gconet_jax.input_pipeline.loader import (
+    eval_batches,
+    make_train_iterator,
+    padded_size,
+    read_image,
+    read_mask,
+)
+from gconet_jax.input_pipeline.pairs import PairSampler
+
+SIZE = 16
+
+
+@pytest.fixture
+def root(tmp_path):
+    write_set(tmp_path, 'small', {'ant': 2, 'bee': 3, 'cat': 2}, seed=1)
+    write_set(tmp_path, 'large', {'dog': 7, 'elk': 6, 'fox': 5}, size=(20, 30), seed=2)
+    return tmp_path
+
+
+def train_iterator(root, *, workers=0, first_step=0, sets=('small', 'large')):
+    groups = [load_groups(root, name) for name in sets]
+    labels, start = [], 0
+    for several in groups:
+        labels.append(range(start, start + len(several)))
+        start += len(several)
+    return make_train_iterator(
+        groups,
+        labels=labels,
+        image_size=SIZE,
+        max_images=6,
+        group_sizes=(4, 8),
+        seed=5,
+        workers=workers,
+        first_step=first_step,
+    )
+
+
+def take(iterator, count):
+    return list(itertools.islice(iterator, count))
+
+
+def assert_same(batches, others):
+    assert len(batches) == len(others)
+    for batch, other in zip(batches, others, strict=True):
+        assert batch.keys() == other.keys()
+        for name in batch:
+            np.testing.assert_array_equal(batch[name], other[name], strict=True)
+
+
+def test_image_and_mask_are_resized_as_pil_does(root):
+    (bee,) = (group for group in load_groups(root, 'small') if group.name == 'bee')
+    image, mask = read_image(bee.images[0], SIZE), read_mask(bee.masks[0], SIZE)
+    assert (image.shape, image.dtype) == ((SIZE, SIZE, 3), np.uint8)
+    assert (mask.shape, mask.dtype) == ((SIZE, SIZE), np.uint8)
+    with Image.open(bee.masks[0]) as raw:
+        expected = raw.convert('L').resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+    np.testing.assert_array_equal(mask, np.asarray(expected))
+    assert np.any((mask > 0) & (mask < 255))  # grey edges survive
+
+
+def test_batch_holds_the_pairs_of_its_step_and_shares_a_bucket(root):
+    groups = [load_groups(root, name) for name in ('small', 'large')]
+    samplers = [PairSampler(several, 6, 5) for several in groups]
+    for step, batch in enumerate(take(train_iterator(root), 4)):
+        # Pairs of the small set alone would fit 4; those of the large one need 8.
+        assert {k: (v.shape, v.dtype.name) for k, v in batch.items()} == {
+            'image': ((2, 2, 8, SIZE, SIZE, 3), 'uint8'),
+            'mask': ((2, 2, 8, SIZE, SIZE), 'uint8'),
+            'label': ((2, 2), 'int32'),
+            'valid': ((2, 2, 8), 'bool'),
+        }
+        for p, g in itertools.product(range(2), range(2)):
+            pair = samplers[p].pair(step)
+            group, chosen = groups[p][pair.groups[g]], pair.images[g]
+            assert batch['label'][p, g] == 3 * p + pair.groups[g]
+            valid = batch['valid'][p, g]
+            np.testing.assert_array_equal(valid, np.arange(8) < len(chosen))
+            images = [read_image(group.images[i], SIZE) for i in chosen]
+            np.testing.assert_array_equal(batch['image'][p, g][valid], images)
+            masks = [read_mask(group.masks[i], SIZE) for i in chosen]
+            np.testing.assert_array_equal(batch['mask'][p, g][valid], masks)
+            assert not batch['image'][p, g][~valid].any()
+            assert not batch['mask'][p, g][~valid].any()
+
+
+def test_small_pairs_take_the_small_bucket(root):
+    (batch,) = take(train_iterator(root, sets=('small',)), 1)
+    assert batch['valid'].shape == (1, 2, 4)
+
+
+def test_starting_at_a_step_is_skipping_to_it(root):
+    assert_same(take(train_iterator(root), 7)[4:], take(train_iterator(root, first_step=4), 3))
+
+
+def test_workers_give_the_same_stream_and_state(root):
+    reference = take(train_iterator(root), 8)
+    iterator = train_iterator(root, workers=2)
+    try:
+        assert_same(take(iterator, 4), reference[:4])
+        state = iterator.get_state()
+        assert_same(take(iterator, 1), reference[4:5])
+    finally:
+        iterator.close()
+    # The state of two workers goes on without any.
+    resumed = train_iterator(root)
+    resumed.set_state(state)
+    assert_same(take(resumed, 4), reference[4:])
+
+
+def test_state_goes_on_exactly(root):
+    iterator = train_iterator(root, first_step=2)
+    take(iterator, 2)
+    state = iterator.get_state()
+    expected = take(iterator, 3)
+    iterator.set_state(state)
+    assert iterator.get_state() == state
+    assert_same(take(iterator, 3), expected)
+
+
+@pytest.mark.parametrize('workers', [0, 1])
+def test_unreadable_image_is_named(root, workers):
+    iterator = train_iterator(root, workers=workers, sets=('small',))
+    for path in (root / 'images/small').glob('*/*.jpg'):
+        path.write_bytes(path.read_bytes()[:-200])
+    try:
+        with pytest.raises(DataError, match=r'images/small/.*\.jpg: .*truncated'):
+            next(iterator)
+    finally:
+        iterator.close()
+
+
+def test_bad_arguments(root):
+    small = load_groups(root, 'small')
+
+    def make(groups, labels=(0, 1, 2), max_images=4):
+        make_train_iterator(
+            [groups],
+            labels=[labels],
+            image_size=SIZE,
+            max_images=max_images,
+            group_sizes=(4,),
+            seed=0,
+            workers=0,
+        )
+
+    with pytest.raises(ValueError, match='below max_images=5'):
+        make(small, max_images=5)
+    with pytest.raises(ValueError, match='one class for each group'):
+        make(small, labels=(0, 1))
+    with pytest.raises(DataError, match='small/ant was loaded without masks'):
+        make(load_groups(root, 'small', with_masks=False))
+    with pytest.raises(DataError, match="'small' gives 1 group;"):
+        make(small[:1], labels=(0,))
+
+
+@pytest.mark.parametrize('workers', [0, 2])
+def test_eval_batches_hold_whole_groups(root, workers):
+    groups = load_groups(root, 'large', with_masks=False)
+    batches = list(eval_batches(groups, image_size=SIZE, group_sizes=(2, 5), workers=workers))
+    assert [batch.group.name for batch in batches] == ['dog', 'elk', 'fox']
+    for batch, n in zip(batches, (10, 10, 5), strict=True):
+        assert batch.image.shape == (1, n, SIZE, SIZE, 3)
+        assert batch.image.dtype == np.uint8
+        assert batch.valid.shape == (1, n)
+        images = [read_image(path, SIZE) for path in batch.group.images]
+        np.testing.assert_array_equal(batch.image[batch.valid], images)
+        assert not batch.image[~batch.valid].any()
+
+
+def test_eval_names_an_unreadable_image(root):
+    groups = load_groups(root, 'small')
+    groups[1].images[2].write_bytes(b'no image')
+    batches = eval_batches(groups, image_size=SIZE, group_sizes=(4,), workers=2)
+    assert next(batches).group.name == 'ant'
+    with pytest.raises(DataError, match=r'images/small/bee/02\.jpg'):
+        next(batches)
+
+
+def test_eval_of_no_groups_is_empty():
+    assert list(eval_batches([], image_size=SIZE, group_sizes=(4,), workers=1)) == []
+
+
+def test_padded_size():
+    assert [padded_size(n, (4, 10)) for n in (1, 4, 5, 10, 11, 30)] == [4, 4, 10, 10, 20, 30]
