@@ -12,8 +12,10 @@ from typing import Any, get_type_hints
 
 import ml_collections
 
+from gconet_jax.errors import InputError
 
-class ConfigError(ValueError):
+
+class ConfigError(InputError):
     """A config field is unknown, has a bad value, or contradicts another; the message names it."""
 
 
@@ -96,6 +98,9 @@ class DataConfig:
     group_sizes: tuple[int, ...] = (8, 16, 24, 32)  # a group is padded to the next of these
     # Class labels: 'joint' numbers the groups of all sets; released: 'per_set', where they collide.
     labels: str = 'joint'
+    # Released: True; an epoch over a joint set has as many steps as its smaller set has groups, and
+    # only so many groups of the other are ever anchors.
+    cut_epochs: bool = False
     workers: int = 2  # processes that decode images; 0 decodes in the training process
 
     def __post_init__(self) -> None:
@@ -124,8 +129,6 @@ class TrainConfig:
 
     steps: int = 0  # 0: `epochs` instead
     epochs: int = 320  # an epoch is one step per group of the anchor set. released: 350
-    # Length of an epoch over a joint set; released: 'shortest', which cuts the longer set.
-    epoch_over: str = 'longest'
     learning_rate: float = 3e-4  # paper: 3e-4; released: 1e-4 * 26 / 16 = 1.625e-4
     b1: float = 0.9
     b2: float = 0.99
@@ -138,7 +141,6 @@ class TrainConfig:
     keep_checkpoints: int = 2
 
     def __post_init__(self) -> None:
-        _choice(self.epoch_over, 'train.epoch_over', 'longest', 'shortest')
         _require(self.steps >= 0, 'train.steps', 'must not be negative')
         _require(self.steps > 0 or self.epochs > 0, 'train.epochs', 'must be positive')
         _require(self.learning_rate > 0, 'train.learning_rate', 'must be positive')
@@ -181,11 +183,10 @@ def released(config: Config) -> Config:
             gst_features='raw',
             racm=10.0,
         ),
-        data=replace(config.data, max_images=26, labels='per_set'),
+        data=replace(config.data, max_images=26, labels='per_set', cut_epochs=True),
         train=replace(
             config.train,
             epochs=350,
-            epoch_over='shortest',
             learning_rate=1.625e-4,
             freeze_backbone=True,
         ),

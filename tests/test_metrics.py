@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from gconet_jax.input_pipeline.groups import DataError
 from gconet_jax.evaluation import maps, metrics
 
 GOLDEN = Path(__file__).parent / 'golden' / 'metrics'
@@ -217,7 +218,7 @@ def test_golden_scores(group, tmp_path):
 
 
 def test_golden_curves():
-    mean = metrics.mean_scores(maps.score_maps(GOLDEN / 'pred', GOLDEN / 'gt'))
+    mean = metrics.mean_scores(maps.score_maps(maps.pair_files(GOLDEN / 'pred', GOLDEN / 'gt')))
     for name in ('fmeasure', 'emeasure'):
         expected = EXPECTED['all'][f'{name}_curve']
         np.testing.assert_allclose(getattr(mean, name), expected, rtol=0, atol=1e-6)
@@ -250,9 +251,7 @@ def test_missing_maps_are_counted_and_named(tmp_path):
     for name in [f'gt/cat/{i}.png' for i in range(8)] + ['pred/cat/0.png', 'pred/cat/extra.png']:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.eye(8, dtype=np.uint8) * 255).save(tmp_path / name)
-    with pytest.raises(
-        FileNotFoundError, match=r'7 of 8 maps are missing: .*1\.png.*5\.png, \.\.\.'
-    ):
+    with pytest.raises(DataError, match=r'7 of 8 maps are missing: .*1\.png.*5\.png, \.\.\.'):
         maps.evaluate_maps(tmp_path / 'pred', tmp_path / 'gt')
 
 
@@ -273,5 +272,5 @@ def test_broken_maps_are_named(tmp_path, keep):
     with pytest.raises(ValueError, match=r'a\.png'):
         maps.load_map(path)
     path.unlink()
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(DataError, match=r'a\.png'):
         maps.load_map(path)

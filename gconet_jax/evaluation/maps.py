@@ -1,6 +1,6 @@
 """Scores a folder of saved saliency maps, of any method, against a folder of ground truth."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gconet_jax.evaluation.metrics import ImageScores, score_image, summarize
+from gconet_jax.input_pipeline.groups import DataError, open_image
 
 MISSING_SHOWN = 5  # missing maps named in the error
 
@@ -16,31 +17,21 @@ def load_map(path: str | Path) -> NDArray[np.uint8]:
     """Reads a map or mask as grey: (H, W) uint8; colours are weighted as PIL's mode 'L' does.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is not an image, or is broken.
+        DataError: the file is missing, broken, or not an image.
     """
-    try:
-        with Image.open(path) as image:
-            return np.array(image.convert('L'))
-    except FileNotFoundError:
-        raise
-    except (OSError, SyntaxError, ValueError) as error:  # SyntaxError is PIL's for a bad PNG chunk
-        raise ValueError(
-            f'{path} cannot be read as an image ({error}); write it again or remove it'
-        ) from error
+    return np.array(open_image(Path(path), 'L'))
 
 
-def score_maps(pred_dir: str | Path, gt_dir: str | Path) -> Iterator[ImageScores]:
-    """Scores pred_dir/<group>/<name>.png against every gt_dir/<group>/<name>.png, in sorted order.
+def score_maps(pairs: Iterable[tuple[Path, Path]]) -> Iterator[ImageScores]:
+    """Scores (map, truth) pairs of image files.
 
     A map of another size than its truth is resized to it (bilinear, 8-bit, as the published
-    toolbox does). Maps without a truth are left out.
+    toolbox does).
 
     Raises:
-        ValueError: no ground truth, or an unreadable image.
-        FileNotFoundError: maps are missing; they are counted and the first few named.
+        ValueError: an unreadable image.
     """
-    for prediction_path, truth_path in _pair_files(Path(pred_dir), Path(gt_dir)):
+    for prediction_path, truth_path in pairs:
         prediction, truth = load_map(prediction_path), load_map(truth_path)
         if prediction.shape != truth.shape:
             size = (truth.shape[1], truth.shape[0])
@@ -59,22 +50,29 @@ def evaluate_maps(
         [0, 1], over all images alike, whatever the sizes of their groups.
 
     Raises:
-        ValueError, FileNotFoundError: an unknown protocol, and as `score_maps`.
+        ValueError: an unknown protocol, or as `pair_files` and `score_maps`.
     """
     if protocol != 'eval-co-sod':
         raise ValueError(f"unknown protocol {protocol!r}; 'eval-co-sod' is the one there is")
-    return summarize(score_maps(pred_dir, gt_dir))
+    return summarize(score_maps(pair_files(Path(pred_dir), Path(gt_dir))))
 
 
-def _pair_files(pred_dir: Path, gt_dir: Path) -> list[tuple[Path, Path]]:
+def pair_files(pred_dir: Path, gt_dir: Path) -> list[tuple[Path, Path]]:
+    """pred_dir/<group>/<name>.png beside every gt_dir/<group>/<name>.png, in sorted order.
+
+    Maps without a truth are left out.
+
+    Raises:
+        ValueError: no ground truth, or maps are missing; they are counted, the first few named.
+    """
     truths = sorted(gt_dir.glob('*/*.png'))
     if not truths:
-        raise ValueError(f'no ground truth in {gt_dir}; it should hold <group>/<name>.png')
+        raise DataError(f'no ground truth in {gt_dir}; it should hold <group>/<name>.png')
     pairs = [(pred_dir / truth.relative_to(gt_dir), truth) for truth in truths]
     missing = [str(prediction) for prediction, _ in pairs if not prediction.is_file()]
     if missing:
         more = ', ...' if len(missing) > MISSING_SHOWN else ''
-        raise FileNotFoundError(
+        raise DataError(
             f'{len(missing)} of {len(pairs)} maps are missing: '
             f'{", ".join(missing[:MISSING_SHOWN])}{more}'
         )

@@ -9,12 +9,14 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
+from gconet_jax.errors import InputError
+
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png')  # in any case
 MASK_SUFFIX = '.png'
 SHOWN = 10  # culprits that a message names before it only counts
 
 
-class DataError(ValueError):
+class DataError(InputError):
     """Something is wrong with the files of a data set; the message names it and the remedy."""
 
 

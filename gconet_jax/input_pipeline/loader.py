@@ -131,6 +131,7 @@ def make_train_iterator(
     group_sizes: tuple[int, ...],
     seed: int,
     workers: int,
+    cut_epochs: bool = False,
     first_step: int = 0,
 ) -> TrainIterator:
     """Endless batches, each a pair of groups from every set: P = len(sets) pairs.
@@ -155,6 +156,7 @@ def make_train_iterator(
         workers: processes that decode; 0 decodes in two threads of this process. Processes are
             spawned, so a script that asks for them needs an `if __name__ == '__main__'`, and
             /dev/shm must hold about four batches for each (a container often gives it 64 MiB).
+        cut_epochs: an epoch of every set has as many steps as the smallest set has groups.
         first_step: s of the first batch.
 
     Raises:
@@ -170,7 +172,8 @@ def make_train_iterator(
             raise DataError(f'group {group.key} was loaded without masks; training needs them')
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # Grain reads absl flags, which raise until they are parsed
-    samplers = [PairSampler(groups, max_images, seed) for groups in sets]
+    anchors = min(len(groups) for groups in sets) if cut_epochs else None
+    samplers = [PairSampler(groups, max_images, seed, anchors) for groups in sets]
     read_batch = _ReadBatch(sets, labels, samplers, image_size, group_sizes)
     return TrainIterator(read_batch, workers, first_step)
 

@@ -39,13 +39,14 @@ class PairSampler:
         groups: of one set, at least two.
         max_images: largest N, at least 1. Paper: 32; released code: 26.
         seed: non-negative.
+        anchors: only the first so many groups are anchors; all of them by default.
 
     Raises:
         DataError: fewer than two groups.
         ValueError: `max_images` or `seed` is out of its range.
     """
 
-    def __init__(self, groups: Sequence[Group], max_images: int, seed: int) -> None:
+    def __init__(self, groups: Sequence[Group], max_images: int, seed: int, anchors: int | None = None) -> None:
         name = '+'.join(sorted({group.dataset for group in groups}))
         if len(groups) < 2:
             raise DataError(
@@ -57,18 +58,19 @@ class PairSampler:
         if seed < 0:
             raise ValueError(f'seed={seed} must not be negative')
         self._counts = [len(group.images) for group in groups]
+        self._anchors = len(groups) if anchors is None else anchors
         self._max_images = max_images
         self._entropy = (seed, zlib.crc32(name.encode()))
 
     @property
     def steps_per_epoch(self) -> int:
-        """The number of groups."""
-        return len(self._counts)
+        """The number of anchors."""
+        return self._anchors
 
     def pair(self, step: int) -> Pair:
         """The pair of step `step` >= 0."""
-        epoch, position = divmod(step, len(self._counts))
-        anchor = int(self._rng(_ORDER, epoch).permutation(len(self._counts))[position])
+        epoch, position = divmod(step, self._anchors)
+        anchor = int(self._rng(_ORDER, epoch).permutation(self._anchors)[position])
         rng = self._rng(_DRAW, step)
         other = int(rng.integers(len(self._counts) - 1))
         other += other >= anchor  # skips the anchor, uniform over the rest

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from gconet_jax.errors import InputError
 from gconet_jax.models.gconet_plus import GCoNetPlus
 
 # The index of each convolution in torchvision's `features`, by stage.
@@ -23,7 +24,7 @@ NEVER_USED = (
 )
 
 
-class WeightsError(ValueError):
+class WeightsError(InputError):
     """Weights that do not fit the model; the message lists every entry at fault."""
 
 

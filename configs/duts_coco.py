@@ -1,0 +1,24 @@
+"""The paper's best model: trained on DUTS_class and COCO-SEG together.
+
+    python train.py --config=configs/duts_coco.py --workdir=runs/duts_coco \
+        --config.data.root=/data/cosod --config.train.backbone_weights=vgg16_bn.safetensors
+
+`configs/duts_coco.py:released` has the settings of the authors' code where they differ.
+Paper, CoCA / CoSOD3k / CoSal2015: S .738 / .843 / .881, max F .637 / .834 / .891.
+"""
+
+import dataclasses
+
+from gconet_jax.config import Config, as_config_dict, released
+
+
+def get_config(variant: str = 'paper'):
+    """`variant`: 'paper' or 'released'."""
+    config = Config()
+    # 291 groups and 78, each a class of its own.
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, num_classes=369))
+    if variant == 'released':
+        config = released(dataclasses.replace(config, model=Config().model))
+    elif variant != 'paper':
+        raise ValueError(f"variant {variant!r} is neither 'paper' nor 'released'")
+    return as_config_dict(config)

@@ -1,0 +1,119 @@
+"""`gconet-jax <command>`; `train.py` and `evaluate.py` are two of the commands."""
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags, logging
+from ml_collections import config_flags
+
+from gconet_jax.errors import InputError
+
+USAGE = """usage: gconet-jax COMMAND [FLAGS]
+
+commands:
+  train      trains a model:      gconet-jax train --config=configs/duts_coco.py --workdir=DIR
+  evaluate   scores a trained one: gconet-jax evaluate --workdir=DIR
+
+`gconet-jax COMMAND --help` lists the flags of a command."""
+
+
+def main() -> int:
+    """Entry point of the console script."""
+    commands: dict[str, Callable[[Sequence[str]], int]] = {'train': train, 'evaluate': evaluate}
+    if len(sys.argv) < 2 or sys.argv[1] not in commands:
+        print(USAGE)
+        return 0 if sys.argv[1:] in (['--help'], ['-h']) else 2
+    return commands[sys.argv[1]](sys.argv[1:])
+
+
+def train(argv: Sequence[str]) -> int:
+    """Trains; see the flags for what it takes. Returns the exit status."""
+    values = flags.FlagValues()
+    config = config_flags.DEFINE_config_file(
+        'config', None, 'Config file; its fields are flags too.', flag_values=values
+    )
+    workdir = flags.DEFINE_string(
+        'workdir', None, 'Folder of the run: checkpoints, metrics. Resumes.', flag_values=values
+    )
+
+    def run() -> None:
+        from gconet_jax.config import from_config_dict
+        from gconet_jax.training.trainer import train
+
+        if config.value is None or workdir.value is None:
+            raise InputError('--config and --workdir are needed')
+        train(from_config_dict(config.value), Path(workdir.value))
+
+    return _run(argv, values, run)
+
+
+def evaluate(argv: Sequence[str]) -> int:
+    """Scores the checkpoint of a run, or maps. Returns the exit status."""
+    values = flags.FlagValues()
+
+    def string(name: str, text: str) -> Any:
+        return flags.DEFINE_string(name, None, text, flag_values=values)
+
+    workdir = string('workdir', 'Folder of the run whose latest checkpoint is scored.')
+    maps = string('maps', 'Score these maps, <maps>/<set>/<group>/<name>.png, and run no model.')
+    root = string('root', 'Folder of the data, instead of the one in the config of the run.')
+    sets = string('sets', 'Sets to score, separated by commas, instead of data.eval_sets.')
+    include = string('include', 'Patterns of <set>/<group> to score, instead of eval_include.')
+    step = flags.DEFINE_integer('step', None, 'Checkpoint to score.', flag_values=values)
+
+    def run() -> None:
+        import dataclasses
+
+        from gconet_jax.config import Config
+        from gconet_jax.evaluation import evaluator
+        from gconet_jax.input_pipeline.sets import evaluation_sets
+        from gconet_jax.training import checkpoint
+
+        if (workdir.value is None) == (maps.value is None):
+            raise InputError('give either --workdir or --maps')
+        config = Config() if maps.value else checkpoint.read_config(Path(workdir.value))
+        data = dataclasses.replace(
+            config.data,
+            root=root.value or config.data.root,
+            eval_sets=_split(sets.value) or config.data.eval_sets,
+            eval_include=_split(include.value) or config.data.eval_include,
+        )
+        groups = evaluation_sets(data, with_masks=True)
+        if maps.value:
+            folder = Path(maps.value)
+            scores = {name: evaluator.score(folder / name, groups[name]) for name in groups}
+            print(evaluator.table(scores, ()))
+            return
+        config, model, at = checkpoint.load_model(Path(workdir.value), step.value)
+        folder = Path(workdir.value) / 'maps' / str(at)
+        segment = evaluator.make_segment(model)
+        scores = evaluator.evaluate(segment, groups, folder, image_size=data.image_size)
+        print(f'Step {at} of {workdir.value}; maps and pictures are in {folder}\n')
+        print(evaluator.table(scores, config.data.train_sets))
+
+    return _run(argv, values, run)
+
+
+def _run(argv: Sequence[str], values: flags.FlagValues, run: Callable[[], None]) -> int:
+    """Parses flags and runs, printing what the user can mend without a traceback."""
+    logging.use_absl_handler()
+    logging.set_verbosity(logging.INFO)
+    flags.FLAGS.mark_as_parsed()  # read by absl logging and Grain
+    if any(argument in ('--help', '-h', '--helpfull') for argument in argv):
+        print(values.get_help())
+        return 0
+    try:
+        rest = values(list(argv))
+        if rest[1:]:
+            raise flags.Error(f'unexpected arguments: {" ".join(rest[1:])}')
+        run()
+    except (InputError, flags.Error) as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 1
+    return 0
+
+
+def _split(value: str | None) -> tuple[str, ...]:
+    return tuple(value.split(',')) if value else ()

@@ -1,0 +1,8 @@
+"""What the user can mend."""
+
+
+class InputError(ValueError):
+    """Bad input: a config, a data set, a checkpoint or weights. Commands print it and stop.
+
+    Its message names the culprit (field, file, group or entry) and what to do about it.
+    """

