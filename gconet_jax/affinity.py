@@ -1,4 +1,4 @@
-"""The all-pairs similarity of a group: how well each position of an image is found in the others."""
+"""The all-pairs similarity of a group: how well each position is found in the other images."""
 
 import jax
 import jax.numpy as jnp

@@ -8,7 +8,7 @@ the command line made of it back into the frozen dataclasses that the code reads
 """
 
 import dataclasses
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import ml_collections
 
@@ -227,7 +227,7 @@ def _typed(kind: Any, value: Any, field: str) -> Any:
     if kind in (bool, int, float, str):
         _require(type(value) is kind, field, f'{value!r} is not of type {kind.__name__}')
         return value
-    item = kind.__args__[0]  # tuple[item, ...]
+    item = get_args(kind)[0]  # tuple[item, ...]
     sequence = isinstance(value, (tuple, list)) and all(type(v) is item for v in value)
     _require(sequence, field, f'{value!r} is not a tuple of {item.__name__}')
     return tuple(value)

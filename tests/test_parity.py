@@ -147,8 +147,14 @@ def test_running_statistics(trained):
 
 
 def test_moments_are_folded_in_released_order():
-    stats = {'norm': {'mean': jnp.zeros(1), 'var': jnp.ones(1)}, 'unseen': {'mean': jnp.ones(1), 'var': jnp.ones(1)}}
-    passes = ((jnp.array([[1.0], [3.0]]), jnp.ones((2, 1))), (jnp.array([[2.0], [4.0]]), jnp.ones((2, 1))))
+    stats = {
+        'norm': {'mean': jnp.zeros(1), 'var': jnp.ones(1)},
+        'unseen': {'mean': jnp.ones(1), 'var': jnp.ones(1)},
+    }
+    passes = (
+        (jnp.array([[1.0], [3.0]]), jnp.ones((2, 1))),
+        (jnp.array([[2.0], [4.0]]), jnp.ones((2, 1))),
+    )
     updated = train_step.update_batch_stats(stats, {'norm': {'moments': passes}})
     expected = 0.0
     for value in (1.0, 2.0, 3.0, 4.0):

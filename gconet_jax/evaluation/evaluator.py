@@ -19,7 +19,7 @@ from gconet_jax.input_pipeline.loader import eval_batches
 from gconet_jax.models.gconet_plus import GCoNetPlus, normalize
 from gconet_jax.models.layers import interpolation_matrix
 
-Segment = Callable[[jax.Array, jax.Array], jax.Array]
+Segment = Callable[[np.ndarray, np.ndarray], jax.Array]
 
 # Groups are padded to the next of these, or to a multiple of the last, so that few programs
 # are compiled.
@@ -41,10 +41,8 @@ def make_segment(model: GCoNetPlus) -> Segment:
 def predict(
     segment: Segment, groups: Sequence[Group], *, image_size: int, workers: int
 ) -> Iterator[tuple[Group, np.ndarray]]:
-    """The maps of each group, float32 (n, image_size, image_size) in [0, 1], with a progress bar."""
-    batches = eval_batches(
-        groups, image_size=image_size, group_sizes=GROUP_SIZES, workers=workers
-    )
+    """Maps of each group, float32 (n, image_size, image_size) in [0, 1], with a progress bar."""
+    batches = eval_batches(groups, image_size=image_size, group_sizes=GROUP_SIZES, workers=workers)
     for batch in tqdm(batches, total=len(groups), unit='group'):
         maps = np.asarray(segment(batch.image, batch.valid))[0]
         yield batch.group, maps[: len(batch.group.images)]

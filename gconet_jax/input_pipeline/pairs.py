@@ -46,7 +46,9 @@ class PairSampler:
         ValueError: `max_images` or `seed` is out of its range.
     """
 
-    def __init__(self, groups: Sequence[Group], max_images: int, seed: int, anchors: int | None = None) -> None:
+    def __init__(
+        self, groups: Sequence[Group], max_images: int, seed: int, anchors: int | None = None
+    ) -> None:
         name = '+'.join(sorted({group.dataset for group in groups}))
         if len(groups) < 2:
             raise DataError(

@@ -1,6 +1,6 @@
 """GCoNet+: a group of images in, the map of the object they share out, one for each image.
 
-Zheng, Fu, Fan, Fan, Qin, Xiang, Tang and Van Gool, "GCoNet+: A Stronger Group Collaborative
+Zheng, Fu, Fan, Fan, Qin, Tai, Tang and Van Gool, "GCoNet+: A Stronger Group Collaborative
 Co-Salient Object Detector", TPAMI 2023.
 """
 
@@ -154,7 +154,7 @@ class GCoNetPlus(nnx.Module):
         valid: jax.Array,
     ) -> tuple[Segmentation, tuple[jax.Array, ...], jax.Array]:
         """Maps, side logits (G, N, h, w), and p1 (G·N, H, W, C)."""
-        groups, size = images.shape[:2], images.shape[2:4]
+        groups, size = images.shape[:2], (images.shape[2], images.shape[3])
         flat_valid = valid.reshape(-1)
         skips = tuple(_flat(x, 2) for x in features[:-1])
         p1, sides = self.decoder(_flat(weighted, 2), skips, size, flat_valid)
@@ -165,8 +165,9 @@ class GCoNetPlus(nnx.Module):
             logits = self.predict(p1)[..., 0]
             half = jnp.full_like(logits, 0.5)
             binarised = Binarisation(logits, nnx.sigmoid(logits), half, jnp.asarray(False))
-        *maps, fell_back = binarised
-        segmentation = Segmentation(*(m.reshape(*groups, *size) for m in maps), fell_back)
+        prob, thresh = (x.reshape(*groups, *size) for x in (binarised.prob, binarised.thresh))
+        logits = binarised.logits.reshape(*groups, *size)
+        segmentation = Segmentation(logits, prob, thresh, binarised.fell_back)
         return segmentation, tuple(s.reshape(*groups, *s.shape[1:3]) for s in sides), p1
 
     def _masks(self, maps: Segmentation, p1: jax.Array) -> jax.Array:

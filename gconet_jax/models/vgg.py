@@ -17,6 +17,12 @@ class VGGLayer(nnx.Module):
         self.conv = layers.kaiming_conv(inputs, outputs, 3, rngs=rngs)
         self.norm = layers.BatchNorm(outputs) if batch_norm else None
 
+    @property
+    def bias(self) -> nnx.Param:
+        """Of the convolution, which always has one."""
+        assert self.conv.bias is not None
+        return self.conv.bias
+
     def __call__(self, x: jax.Array, valid: jax.Array) -> jax.Array:
         x = self.conv(x)
         if self.norm is not None:
@@ -50,7 +56,7 @@ class VGG16(nnx.Module):
         x = images
         for index, stage in enumerate(self.stages):
             if index:
-                x = nnx.max_pool(x, (2, 2), strides=(2, 2))
+                x = layers.max_pool(x)
             for layer in stage:
                 x = layer(x, valid)
             features.append(x)

@@ -18,7 +18,7 @@ from orbax.checkpoint import v1 as ocp
 from gconet_jax.config import Config, from_config_dict
 from gconet_jax.errors import InputError
 from gconet_jax.models.gconet_plus import GCoNetPlus
-from gconet_jax.training.state import Tree, TrainState
+from gconet_jax.training.state import TrainState, Tree
 
 policies = ocp.training.save_decision_policies
 preservation = ocp.training.preservation_policies
@@ -71,9 +71,10 @@ class Checkpoints:
     def __init__(self, workdir: Path, *, every: int, keep: int):
         self._directory = workdir / 'checkpoints'
         self._checkpointer = ocp.training.Checkpointer(
-            self._directory.absolute(),
-            save_decision_policy=policies.FixedIntervalPolicy(every),
-            preservation_policy=preservation.LatestN(keep),
+            str(self._directory.absolute()),
+            # Orbax's policies are of a wider type than the arguments that they are made for.
+            save_decision_policy=policies.FixedIntervalPolicy(every),  # pyright: ignore
+            preservation_policy=preservation.LatestN(keep),  # pyright: ignore
             cleanup_tmp_directories=True,
         )
 
@@ -125,7 +126,7 @@ def load_model(workdir: Path, step: int | None = None) -> tuple[Config, GCoNetPl
     directory = workdir / 'checkpoints'
     if not directory.is_dir():
         raise CheckpointError(f'{workdir} holds no checkpoints yet')
-    checkpointer = ocp.training.Checkpointer(directory.absolute())
+    checkpointer = ocp.training.Checkpointer(str(directory.absolute()))
     steps = [checkpoint.step for checkpoint in checkpointer.checkpoints]
     if not steps:
         raise CheckpointError(f'{directory} holds no finished checkpoint')

@@ -1,6 +1,7 @@
 """One update: batch -> model -> losses -> gradients -> Adam, as one jitted program."""
 
 from collections.abc import Callable
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +33,7 @@ def make_train_step(graph: nnx.GraphDef, config: Config) -> TrainStep:
             updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         new_state = TrainState(
             step=state.step + 1,
-            params=optax.apply_updates(state.params, updates),
+            params=cast(Tree, optax.apply_updates(state.params, updates)),
             frozen=state.frozen,
             batch_stats=update_batch_stats(state.batch_stats, moments),
             opt_state=opt_state,

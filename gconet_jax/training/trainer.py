@@ -4,7 +4,6 @@ import time
 from pathlib import Path
 
 import jax
-from absl import logging
 from flax import nnx
 from tqdm import tqdm
 
@@ -50,7 +49,7 @@ def train(config: Config, workdir: Path) -> state.TrainState:
         if first == 0:
             check_groups([group for groups in sets for group in groups], workers=8)
         else:
-            logging.info('Going on at step %d of %d', first, steps)
+            print(f'Going on at step {first} of {steps}')
         train_step = make_train_step(graph, config)
         progress = tqdm(range(first, steps), initial=first, total=steps, unit='step')
         waited, since, logged = 0.0, time.perf_counter(), first

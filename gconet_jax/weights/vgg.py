@@ -78,7 +78,7 @@ def _torchvision_entries(backbone: VGG16, arrays: Arrays):
 
     for layer, index in zip(layers, [i for stage in indices for i in stage], strict=True):
         yield entry(f'features.{index}.weight', layer.conv.kernel)
-        yield entry(f'features.{index}.bias', layer.conv.bias)  # type: ignore[arg-type]
+        yield entry(f'features.{index}.bias', layer.bias)
         if layer.norm is not None:
             norm = f'features.{index + 1}'
             yield entry(f'{norm}.weight', layer.norm.scale)
@@ -92,7 +92,7 @@ def _flat_entries(backbone: VGG16, arrays: Arrays):
     for number, layer in enumerate(_layers(backbone)):
         name = f'conv{number:02d}'
         yield f'{name}/kernel', layer.conv.kernel, arrays.get(f'{name}/kernel')
-        yield f'{name}/bias', layer.conv.bias, arrays.get(f'{name}/bias')
+        yield f'{name}/bias', layer.bias, arrays.get(f'{name}/bias')
         if layer.norm is not None:
             yield from _calibrated(layer.norm, f'calib/{name}', arrays)
 

@@ -1,0 +1,40 @@
+"""A small network on the synthetic set: minutes on a CPU.
+
+    python data/synthetic.py runs/synthetic/data
+    python train.py --config=configs/synthetic.py --workdir=runs/synthetic/gconet
+
+`configs/synthetic.py:no_group` is the same without the group modules (GAM, GCM): each image is
+then on its own.
+"""
+
+from gconet_jax.config import (
+    Config,
+    DataConfig,
+    LossConfig,
+    ModelConfig,
+    TrainConfig,
+    as_config_dict,
+)
+
+
+def get_config(variant: str = 'gconet'):
+    """`variant`: 'gconet' or 'no_group'."""
+    if variant not in ('gconet', 'no_group'):
+        raise ValueError(f"variant {variant!r} is neither 'gconet' nor 'no_group'")
+    group = variant == 'gconet'
+    return as_config_dict(
+        Config(
+            model=ModelConfig(width=0.25, num_classes=48, gam=group, gcm=group),
+            loss=LossConfig(),
+            data=DataConfig(
+                root='runs/synthetic/data',
+                train_sets=('synthetic_train',),
+                eval_sets=('synthetic_test',),
+                image_size=96,
+                max_images=6,
+                group_sizes=(6,),
+                workers=0,
+            ),
+            train=TrainConfig(steps=300, learning_rate=2e-3, checkpoint_every=100),
+        )
+    )

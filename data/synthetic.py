@@ -1,0 +1,174 @@
+"""The synthetic co-saliency set: made in seconds, in the layout of the real ones.
+
+    python data/synthetic.py OUT
+
+Each group shares one object class, a combination of shape, surface pattern and palette, among
+distractors that are as salient; one image alone does not tell which object is meant. The classes
+of `synthetic_test` appear nowhere in `synthetic_train`, although each of their shapes, patterns
+and palettes does.
+"""
+
+import argparse
+import itertools
+import json
+import multiprocessing
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from data.synthetic_objects import PALETTES, PATTERNS, SHAPES, ObjectClass
+from data.synthetic_scenes import render
+
+JPEG_QUALITY = 92
+SETTINGS = 'synthetic.json'  # written last; says what the set was made with
+TEST_PART = 0.25  # of all classes
+MOST_DISTRACTORS = 2
+# What a random stream is for; streams of different purposes share no numbers.
+_CLASSES, _IMAGES = 0, 1
+
+
+class PlannedGroup(NamedTuple):
+    """A group before it is drawn; `distractors` has an entry an image."""
+
+    dataset: str
+    shared: ObjectClass
+    distractors: tuple[tuple[ObjectClass, ...], ...]
+
+
+def plan_groups(
+    *, seed: int, train: tuple[int, int] = (48, 16), test: tuple[int, int] = (12, 10)
+) -> list[PlannedGroup]:
+    """What each group shares and what distracts in each image; a function of its arguments.
+
+    Args:
+      seed: non-negative.
+      train, test: (groups, images of each).
+    """
+    rng = _rng(seed, _CLASSES)
+    names = list(itertools.product(SHAPES, PATTERNS, PALETTES))
+    classes = [ObjectClass(*names[i]) for i in rng.permutation(len(names))]
+    first = round(TEST_PART * len(classes))
+    pools = {'synthetic_test': classes[:first], 'synthetic_train': classes[first:]}
+    plan = []
+    for dataset, (groups, images) in (('synthetic_train', train), ('synthetic_test', test)):
+        pool = pools[dataset]
+        for shared in _pick_shared(pool, groups):
+            plan.append(PlannedGroup(dataset, shared, _pick_distractors(rng, pool, shared, images)))
+    return plan
+
+
+def generate(
+    root: str | Path, *, seed: int = 0, size: int = 128, **counts: tuple[int, int]
+) -> None:
+    """Makes the set in `root`, whole or not at all; if it is there already, does nothing.
+
+    Args:
+      root: folder to make, `images/<set>/<group>/*.jpg` and `gts/<set>/<group>/*.png` within.
+      seed: non-negative; the same seed gives the same bytes.
+      size: mean side of an image, pixels.
+      **counts: `train` and `test` of `plan_groups`.
+
+    Raises:
+      FileExistsError: `root` is something else.
+    """
+    root = Path(root)
+    settings = {'seed': seed, 'size': size, **{name: list(value) for name, value in counts.items()}}
+    if root.exists() and any(root.iterdir()):
+        note = root / SETTINGS
+        if note.is_file() and json.loads(note.read_text()) == settings:
+            print(f'{root} holds this set already')
+            return
+        raise FileExistsError(f'{root} holds something else; remove it or name another folder')
+
+    plan = plan_groups(seed=seed, **counts)
+    root.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f'.{root.name}-', dir=root.parent))
+    try:
+        jobs = [(partial, group, index, seed, size) for index, group in enumerate(plan)]
+        processes = min(os.cpu_count() or 1, len(jobs))
+        with multiprocessing.get_context('spawn').Pool(processes) as pool:
+            for _ in tqdm(pool.imap_unordered(_draw_group, jobs), total=len(jobs), unit='group'):
+                pass
+        (partial / SETTINGS).write_text(json.dumps(settings) + '\n')
+        if root.exists():
+            root.rmdir()
+        partial.chmod(0o755)
+        partial.rename(root)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _pick_shared(pool: Sequence[ObjectClass], groups: int) -> list[ObjectClass]:
+    """Distinct classes that go through all shapes and all palettes in turn."""
+    shapes, palettes = itertools.cycle(SHAPES), itertools.cycle(PALETTES)
+    shared: list[ObjectClass] = []
+    while len(shared) < groups:
+        shape, palette = next(shapes), next(palettes)
+        left = [c for c in pool if (c.shape, c.palette) == (shape, palette) and c not in shared]
+        shared.extend(left[:1])
+    return shared
+
+
+def _pick_distractors(
+    rng: np.random.Generator, pool: Sequence[ObjectClass], shared: ObjectClass, images: int
+) -> tuple[tuple[ObjectClass, ...], ...]:
+    """One to three for each image, unlike the shared class in palette and shape or pattern."""
+    unlike = [
+        other
+        for other in pool
+        if other.palette != shared.palette
+        and (other.shape, other.pattern) != (shared.shape, shared.pattern)
+    ]
+    chosen = []
+    for _ in range(images):
+        count = rng.integers(1, MOST_DISTRACTORS + 1)
+        chosen.append(tuple(unlike[i] for i in rng.choice(len(unlike), count, replace=False)))
+    return tuple(chosen)
+
+
+def _draw_group(job: tuple[Path, PlannedGroup, int, int, int]) -> None:
+    root, group, index, seed, size = job
+    name = f'{index:02d}_{group.shared.name}'
+    images = root / 'images' / group.dataset / name
+    masks = root / 'gts' / group.dataset / name
+    images.mkdir(parents=True)
+    masks.mkdir(parents=True)
+    rng = _rng(seed, _IMAGES, index)
+    for number, distractors in enumerate(group.distractors):
+        aspect = rng.uniform(0.8, 1.25)
+        height, width = round(size / aspect**0.5), round(size * aspect**0.5)
+        scene = render(rng, group.shared, distractors, height, width)
+        Image.fromarray(scene.image).save(images / f'{number:03d}.jpg', quality=JPEG_QUALITY)
+        mask = scene.mask.astype(np.uint8) * 255
+        Image.fromarray(mask).save(masks / f'{number:03d}.png')
+
+
+def _rng(seed: int, *purpose: int) -> np.random.Generator:
+    return np.random.Generator(np.random.PCG64([seed, *purpose]))
+
+
+def main() -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(description='Makes the synthetic co-saliency set.')
+    parser.add_argument('out', type=Path, help='folder to make')
+    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--size', type=int, default=128, help='mean side of an image, pixels')
+    arguments = parser.parse_args()
+    try:
+        generate(arguments.out, seed=arguments.seed, size=arguments.size)
+    except FileExistsError as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,200 @@
+"""The network: padding, switches of the paper's tables, and the pieces that have exact answers."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from gconet_jax import affinity, losses
+from gconet_jax.config import Config, LossConfig, ModelConfig
+from gconet_jax.models import layers
+from gconet_jax.models.confidence import binarise
+from gconet_jax.models.gconet_plus import GCoNetPlus
+from gconet_jax.training import state as train_state
+from gconet_jax.training import step as train_step
+
+SMALL = ModelConfig(width=0.125, num_classes=5)
+
+# Rows of the paper's Tables 1 and 2, as switches.
+NO_EXTRAS = {'cem': False, 'racm': False}
+ROWS = {
+    't1_1': {
+        'backbone': 'vgg16',
+        'batch_norm': False,
+        'laterals': 'block',
+        'block_after_upsampling': True,
+        'outputs': 4,
+        **NO_EXTRAS,
+    },
+    't1_2': {'backbone': 'vgg16', 'batch_norm': False, **NO_EXTRAS},
+    't1_3': NO_EXTRAS,
+    't2_2': {'cem': False},
+    't2_3': {},
+    'released': {'racm_mask': 'conv'},
+    'no_group': {'gam': False, 'gcm': False},
+    'no_acm': {'acm': False},
+    'conference_with_batch_norm': {'laterals': 'block', 'block_after_upsampling': True, 'outputs': 4},
+}
+
+
+def batch(n: int, padding: int = 0, size: int = 32) -> dict[str, jax.Array]:
+    """One pair of groups of n random images; padding images hold noise that must not matter."""
+    rng = np.random.default_rng(0)
+    total = n + padding
+    image = rng.integers(0, 256, (1, 2, n, size, size, 3), np.uint8)
+    mask = rng.integers(0, 256, (1, 2, n, size, size), np.uint8)
+    noise = np.random.default_rng(1)
+    image_noise = noise.integers(0, 256, (1, 2, padding, size, size, 3), np.uint8)
+    mask_noise = noise.integers(0, 256, (1, 2, padding, size, size), np.uint8)
+    return {
+        'image': jnp.asarray(np.concatenate([image, image_noise], axis=2)),
+        'mask': jnp.asarray(np.concatenate([mask, mask_noise], axis=2)),
+        'label': jnp.asarray([[1, 3]], jnp.int32),
+        'valid': jnp.asarray(np.arange(total)[None, None] < np.full((1, 2, 1), n)),
+    }
+
+
+def run(config: Config, pair: dict[str, jax.Array]):
+    graph, state = train_state.create(GCoNetPlus(config.model, rngs=nnx.Rngs(0)), config)
+    return train_step.make_train_step(graph, config)(state, pair)
+
+
+@pytest.mark.parametrize('reduction', ['mean', 'sum'])
+@pytest.mark.parametrize('features', ['raw', 'masked'])
+def test_padded_training_step_equals_unpadded(reduction, features):
+    loss = LossConfig(iou_reduction=reduction, gst_features=features)
+    config = Config(model=SMALL, loss=loss)
+    plain, plain_metrics = run(config, batch(3))
+    padded, padded_metrics = run(config, batch(3, padding=2))
+    for name, value in plain_metrics.items():
+        np.testing.assert_allclose(padded_metrics[name], value, rtol=2e-4, err_msg=name)
+    for left, right in zip(
+        jax.tree.leaves(plain.batch_stats), jax.tree.leaves(padded.batch_stats), strict=True
+    ):
+        np.testing.assert_allclose(right, left, rtol=1e-4, atol=1e-6)
+
+
+def test_padded_maps_equal_unpadded():
+    model = nnx.view(GCoNetPlus(SMALL, rngs=nnx.Rngs(0)), use_running_average=True)
+    plain, padded = batch(3), batch(3, padding=3)
+    images = padded['image'][0].astype(jnp.float32) / 255
+    maps = model.segment(images, padded['valid'][0])
+    alone = model.segment(plain['image'][0].astype(jnp.float32) / 255, plain['valid'][0])
+    np.testing.assert_allclose(maps.prob[:, :3], alone.prob, atol=1e-5)
+    np.testing.assert_allclose(maps.logits[:, :3], alone.logits, atol=2e-3)
+
+
+@pytest.mark.parametrize('name', ROWS)
+def test_switches_train(name):
+    """One step of each row of the ablations: finite losses, and every parameter is reached."""
+    model = dataclasses.replace(SMALL, **ROWS[name])
+    loss = LossConfig() if model.racm else LossConfig(gst=0.0)
+    config = Config(model=model, loss=loss)
+    graph, state = train_state.create(GCoNetPlus(model, rngs=nnx.Rngs(0)), config)
+    grads, metrics, _ = jax.jit(train_step.gradients, static_argnums=(0, 1))(
+        graph, config, state, batch(2)
+    )
+    assert all(np.isfinite(value) for value in metrics.values())
+    terms = {'bce', 'iou'}
+    terms |= {'gcm'} if model.gcm else set()
+    terms |= {'acm'} if model.acm else set()
+    terms |= {'racm', 'gst'} if model.racm else set()
+    assert set(metrics) == terms | {'loss', 'k_fell_back'}
+    unreached = [
+        jax.tree_util.keystr(path)
+        for path, grad in jax.tree_util.tree_leaves_with_path(grads)
+        if not np.any(np.asarray(grad))
+    ]
+    assert not unreached
+
+
+def test_config_refuses_masked_gst_without_racm():
+    with pytest.raises(ValueError, match=r'config\.loss\.gst_features'):
+        Config(model=dataclasses.replace(SMALL, racm=False))
+
+
+def test_released_parameter_counts():
+    model = GCoNetPlus(ModelConfig(racm_mask='conv'), rngs=nnx.Rngs(0))
+    params = nnx.state(model, nnx.Param)
+    # All but the 788,001 that the released code never uses.
+    assert sum(x.size for x in jax.tree.leaves(params)) == 18_415_048 - 788_001
+    training_only = [model.gcm, model.classifier, model.mask]
+    unused = sum(
+        x.size for m in training_only for x in jax.tree.leaves(nnx.state(m, nnx.Param))
+    )
+    assert 18_415_048 - 788_001 - unused == 16_887_650
+
+
+@pytest.mark.parametrize(
+    ('lowest', 'fell_back'), [(-0.2957, False), (-0.2958, True), (-0.9, True), (0.0, False)]
+)
+def test_k_switches_where_exp_overflows(lowest, fell_back):
+    prob, thresh = jnp.full((2, 4, 4), 0.5), jnp.full((2, 4, 4), 0.5)
+    prob = prob.at[1, 2, 3].set(0.5 + lowest) if lowest > -0.5 else prob
+    thresh = thresh if lowest > -0.5 else thresh.at[1, 2, 3].set(0.5 - lowest)
+    result = binarise(prob, thresh, jnp.array([True, True]), k=300, k_fallback=50)
+    assert bool(result.fell_back) is fell_back
+    with np.errstate(over='ignore'):
+        assert np.isinf(np.exp(np.float32(-300) * np.asarray(prob - thresh))).any() == fell_back
+    k = 50 if fell_back else 300
+    np.testing.assert_allclose(result.logits, k * np.asarray(prob - thresh), rtol=1e-6)
+    # The image at fault is padding: it must not matter.
+    result = binarise(prob, thresh, jnp.array([True, False]), k=300, k_fallback=50)
+    assert not result.fell_back
+
+
+def test_binarisation_is_finite_at_the_extremes():
+    grad = jax.grad(
+        lambda p: losses.bce(
+            binarise(p[0], 1 - p[0], jnp.ones(1, bool), k=300, k_fallback=50).logits[None],
+            jnp.ones((1, 1, 2, 2)),
+            jnp.ones((1, 1), bool),
+        )
+    )(jnp.array([[[[0.0, 1.0], [0.5, 1e-8]]]]))
+    assert np.isfinite(grad).all()
+
+
+def test_group_affinity_against_a_loop():
+    rng = np.random.default_rng(0)
+    query, key = rng.standard_normal((2, 2, 3, 4, 5), np.float32)
+    valid = np.array([[True, True, True], [True, True, False]])
+    actual = affinity.group_affinity(jnp.asarray(query), jnp.asarray(key), jnp.asarray(valid))
+    for g in range(2):
+        members = np.flatnonzero(valid[g])
+        for n in members:
+            for s in range(4):
+                best = [max(query[g, n, s] @ key[g, m, t] for t in range(4)) for m in members]
+                np.testing.assert_allclose(actual[g, n, s], np.mean(best), rtol=1e-5)
+
+
+@pytest.mark.parametrize(('inputs', 'outputs'), [(4, 8), (8, 16), (16, 5), (1, 7), (5, 1)])
+def test_interpolation_matrix_aligns_corners(inputs, outputs):
+    matrix = layers.interpolation_matrix(inputs, outputs)
+    np.testing.assert_allclose(matrix.sum(axis=1), 1, rtol=1e-6)
+    line = np.arange(inputs, dtype=np.float32)
+    expected = np.linspace(0, inputs - 1, outputs) if outputs > 1 else np.zeros(1)
+    np.testing.assert_allclose(matrix @ line, expected, atol=1e-5)
+
+
+def test_max_pool_and_its_gradient_take_the_first_of_equals():
+    x = jnp.asarray([[1.0, 1.0, 0.0, 3.0], [1.0, 0.0, 3.0, 2.0]])[None, :, :, None]
+    np.testing.assert_array_equal(layers.max_pool(x)[0, 0, :, 0], [1.0, 3.0])
+    grad = jax.grad(lambda x: layers.max_pool(x).sum())(x)[0, :, :, 0]
+    np.testing.assert_array_equal(grad, [[1, 0, 0, 1], [0, 0, 0, 0]])
+
+
+def test_batch_norm_uses_valid_images_and_unbiased_running_variance():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((4, 2, 2, 3)).astype(np.float32)
+    valid = np.array([True, True, False, True])
+    norm = layers.BatchNorm(3)
+    y, moments = nnx.capture(norm, layers.BatchMoments)(jnp.asarray(x), jnp.asarray(valid))
+    ((mean, var),) = nnx.to_pure_dict(moments)['moments']
+    used = x[valid].reshape(-1, 3)
+    np.testing.assert_allclose(mean, used.mean(0), atol=1e-6)
+    np.testing.assert_allclose(var, used.var(0, ddof=1), rtol=1e-5)
+    expected = (x - used.mean(0)) / np.sqrt(used.var(0) + 1e-5)
+    np.testing.assert_allclose(y, expected, atol=1e-5)
