@@ -30,7 +30,7 @@ from data.synthetic_scenes import render
 JPEG_QUALITY = 92
 SETTINGS = 'synthetic.json'  # written last; says what the set was made with
 TEST_PART = 0.25  # of all classes
-MOST_DISTRACTORS = 2
+MOST_DISTRACTORS = 1
 # What a random stream is for; streams of different purposes share no numbers.
 _CLASSES, _IMAGES = 0, 1
 

@@ -17,7 +17,7 @@ FINE = 2  # a scene is drawn this many times larger and then shrunk, which smoot
 COVERAGE = (0.08, 0.30)  # part of the image that the shared object's visible pixels may cover
 VISIBLE = 0.8  # at least this part of an object is seen
 # Sizes and overlaps are planned with some room, because the finished mask is what must comply.
-_PLANNED_COVERAGE = (0.11, 0.27)
+_PLANNED_COVERAGE = (0.14, 0.27)
 _PLANNED_VISIBLE = 0.86
 
 

@@ -32,7 +32,11 @@ def train(argv: Sequence[str]) -> int:
     """Trains; see the flags for what it takes. Returns the exit status."""
     values = flags.FlagValues()
     config = config_flags.DEFINE_config_file(
-        'config', None, 'Config file; its fields are flags too.', flag_values=values
+        'config',
+        None,
+        'Config file; its fields are flags too.',
+        flag_values=values,
+        sys_argv=list(argv),
     )
     workdir = flags.DEFINE_string(
         'workdir', None, 'Folder of the run: checkpoints, metrics. Resumes.', flag_values=values
@@ -105,14 +109,23 @@ def _run(argv: Sequence[str], values: flags.FlagValues, run: Callable[[], None])
         print(values.get_help())
         return 0
     try:
-        rest = values(list(argv))
-        if rest[1:]:
-            raise flags.Error(f'unexpected arguments: {" ".join(rest[1:])}')
+        _parse(argv, values)
         run()
     except (InputError, flags.Error) as error:
         print(f'error: {error}', file=sys.stderr)
         return 1
     return 0
+
+
+def _parse(argv: Sequence[str], values: flags.FlagValues) -> None:
+    try:
+        rest = values(list(argv))
+    except (AttributeError, KeyError) as error:  # ml_collections' for a field that is not there
+        raise InputError(f'the config has no field {error}') from error
+    except (OSError, ValueError) as error:  # no such config file, or the file itself refuses
+        raise InputError(str(error)) from error
+    if rest[1:]:
+        raise InputError(f'unexpected arguments: {" ".join(rest[1:])}')
 
 
 def _split(value: str | None) -> tuple[str, ...]:

@@ -137,6 +137,8 @@ def load_model(workdir: Path, step: int | None = None) -> tuple[Config, GCoNetPl
     abstract = nnx.eval_shape(lambda: GCoNetPlus(config.model, rngs=nnx.Rngs(0)))
     graph, params, batch_stats = nnx.split(abstract, nnx.Param, nnx.BatchStat)
     form = {'params': nnx.to_pure_dict(params), 'batch_stats': nnx.to_pure_dict(batch_stats)}
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    form = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), form)
     model = _load(checkpointer, directory, step, {'model': form})['model']
     checkpointer.close()
     return config, nnx.merge(graph, model['params'], model['batch_stats']), step
@@ -161,6 +163,8 @@ def _load(
         saved = checkpointer.checkpointables_metadata(step).metadata['model']
     except Exception as error:  # whatever a broken folder makes Orbax raise
         raise _broken(path, error) from error
+    if not jax.tree.leaves(saved):
+        raise _broken(path, ValueError('its metadata lists no arrays'))
     mismatches = _mismatches(parts['model'], saved)
     if mismatches:
         raise CheckpointError(

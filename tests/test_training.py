@@ -1,0 +1,239 @@
+"""The run as a user starts it: train, stop, resume, evaluate; and what goes wrong."""
+
+import dataclasses
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+import tiny_data
+from PIL import Image
+
+from gconet_jax import cli
+from gconet_jax.config import (
+    Config,
+    ConfigError,
+    DataConfig,
+    LossConfig,
+    ModelConfig,
+    TrainConfig,
+    as_config_dict,
+    from_config_dict,
+    released,
+)
+from gconet_jax.errors import InputError
+from gconet_jax.evaluation.evaluator import table
+from gconet_jax.input_pipeline.groups import DataError
+from gconet_jax.input_pipeline.sets import training_sets
+from gconet_jax.training import checkpoint
+from gconet_jax.training.trainer import train
+
+CONFIG_FILE = """
+from gconet_jax.config import as_config_dict, from_config_dict
+import json
+def get_config():
+    return as_config_dict(from_config_dict(json.loads({text!r})))
+"""
+
+
+@pytest.fixture(scope='module')
+def root(tmp_path_factory):
+    """Two tiny sets of three groups."""
+    root = tmp_path_factory.mktemp('data')
+    tiny_data.write_set(root, 'A', {'cat': 3, 'dog': 2, 'emu': 4}, size=(40, 36), seed=0)
+    tiny_data.write_set(root, 'B', {'fox': 3, 'gnu': 3}, size=(36, 40), seed=1)
+    return root
+
+
+def config(root, **train_fields) -> Config:
+    return Config(
+        model=ModelConfig(width=0.125, num_classes=5, racm=False),
+        loss=LossConfig(gst=0.0),
+        data=DataConfig(
+            root=str(root),
+            train_sets=('A', 'B'),
+            eval_sets=('A', 'B'),
+            image_size=32,
+            max_images=3,
+            group_sizes=(3,),
+            workers=0,
+        ),
+        train=TrainConfig(**{'steps': 2, 'log_every': 1, 'checkpoint_every': 1, **train_fields}),
+    )
+
+
+@pytest.fixture(scope='module')
+def trained(root, tmp_path_factory):
+    """The folder of a finished run of two steps, and its last state."""
+    workdir = tmp_path_factory.mktemp('runs') / 'whole'
+    return workdir, train(config(root), workdir)
+
+
+def test_resumed_run_equals_an_uninterrupted_one(root, trained, tmp_path):
+    _, whole = trained
+    first = train(config(root, steps=1), tmp_path)
+    assert int(first.step) == 1
+    resumed = train(config(root), tmp_path)
+    assert int(resumed.step) == int(whole.step) == 2
+    for left, right in zip(jax.tree.leaves(whole), jax.tree.leaves(resumed), strict=True):
+        np.testing.assert_array_equal(left, right)
+
+
+def test_run_writes_scalars_of_every_term(trained):
+    workdir, _ = trained
+    lines = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+    assert [line['step'] for line in lines] == [1, 2]
+    assert {'loss', 'bce', 'iou', 'gcm', 'acm', 'k_fell_back', 'grad_norm'} <= set(lines[0])
+    assert all(np.isfinite(value) for line in lines for value in line.values())
+    assert list((workdir / 'tensorboard').iterdir())
+
+
+def test_evaluate_writes_maps_at_the_images_sizes_and_prints_scores(trained, capsys):
+    workdir, _ = trained
+    assert cli.evaluate(['evaluate', f'--workdir={workdir}']) == 0
+    printed = capsys.readouterr().out
+    assert 'max E' in printed
+    folder = workdir / 'maps' / '2'
+    scores = json.loads((folder / 'scores.json').read_text())
+    assert set(scores) == {'A', 'B'}
+    assert len(list(folder.glob('A/*/*.png'))) == 9
+    with Image.open(next(folder.glob('A/cat/*.png'))) as written:
+        assert written.size == (40, 36)
+        assert written.mode == 'L'
+    assert (folder / 'A.png').is_file()
+    root = json.loads((workdir / 'config.json').read_text())['data']['root']
+    # The same maps, scored as maps of any method.
+    assert cli.evaluate(['evaluate', f'--maps={folder}', f'--root={root}', '--sets=A']) == 0
+    assert f'{scores["A"]["smeasure"]:.3f}' in capsys.readouterr().out
+
+
+def test_evaluate_names_a_checkpoint_of_another_architecture(trained, tmp_path, capsys):
+    workdir, _ = trained
+    copy = tmp_path / 'copy'
+    shutil.copytree(workdir, copy)
+    noted = json.loads((copy / 'config.json').read_text())
+    noted['model']['width'] = 0.25
+    (copy / 'config.json').write_text(json.dumps(noted))
+    assert cli.evaluate(['evaluate', f'--workdir={copy}']) == 1
+    message = capsys.readouterr().err
+    assert 'another architecture' in message
+    assert (
+        'batch_stats/backbone/stages/0/0/norm/mean: (8,) in the checkpoint, (16,) needed' in message
+    )
+
+
+def test_resume_into_another_architecture_is_refused(root, trained):
+    workdir, _ = trained
+    other = config(root)
+    other = dataclasses.replace(other, model=dataclasses.replace(other.model, k=100.0))
+    with pytest.raises(checkpoint.CheckpointError, match=r'model\.k: 300\.0 there'):
+        train(other, workdir)
+
+
+def test_half_written_checkpoints(root, trained, tmp_path):
+    workdir, _ = trained
+    copy = tmp_path / 'copy'
+    shutil.copytree(workdir, copy)
+    # What a kill leaves: a temporary folder, which is passed over.
+    shutil.copytree(copy / 'checkpoints' / '2', copy / 'checkpoints' / '3.orbax-checkpoint-tmp')
+    assert checkpoint.load_model(copy)[2] == 2
+    # What a broken disk leaves: a finished folder whose arrays are cut short.
+    for file in (copy / 'checkpoints' / '2' / 'model').rglob('*'):
+        if file.is_file() and file.stat().st_size > 5000:
+            file.write_bytes(file.read_bytes()[:2000])
+    with pytest.raises(checkpoint.CheckpointError, match=r'checkpoints/2 is broken.*remove it'):
+        checkpoint.load_model(copy)
+    shutil.rmtree(copy / 'checkpoints' / '2')
+    assert checkpoint.load_model(copy)[2] == 1
+
+
+def test_no_run_and_no_checkpoint(tmp_path):
+    with pytest.raises(checkpoint.CheckpointError, match='holds no run'):
+        checkpoint.load_model(tmp_path)
+    checkpoint.write_config(tmp_path, Config())
+    with pytest.raises(checkpoint.CheckpointError, match='no checkpoints yet'):
+        checkpoint.load_model(tmp_path)
+
+
+def test_a_broken_image_stops_the_run_before_it_starts(root, tmp_path):
+    shutil.copytree(root, tmp_path / 'data')
+    broken = next((tmp_path / 'data' / 'images' / 'B' / 'fox').iterdir())
+    broken.write_bytes(broken.read_bytes()[:50])
+    with pytest.raises(DataError, match=broken.name):
+        train(config(tmp_path / 'data'), tmp_path / 'run')
+    assert not list((tmp_path / 'run' / 'checkpoints').iterdir())
+
+
+def test_labels_of_joint_sets(root):
+    joint = config(root).data
+    sets, labels = training_sets(joint)
+    assert [len(groups) for groups in sets] == [3, 2]
+    assert labels == [(0, 1, 2), (3, 4)]
+    _, labels = training_sets(dataclasses.replace(joint, labels='per_set'))
+    assert labels == [(0, 1, 2), (0, 1)]
+    sets, labels = training_sets(
+        dataclasses.replace(joint, train_sets=('A+B',), exclude=('*/fox',))
+    )
+    assert [group.key for group in sets[0]] == ['A/cat', 'A/dog', 'A/emu', 'B/gnu']
+    assert labels == [(0, 1, 2, 3)]
+
+
+def test_too_few_classes_name_the_field(root, tmp_path):
+    few = config(root)
+    few = dataclasses.replace(few, model=dataclasses.replace(few.model, num_classes=4))
+    with pytest.raises(ConfigError, match=r'config\.model\.num_classes: 4 .* 5 classes'):
+        train(few, tmp_path)
+
+
+def command(tmp_path, root, *flags: str) -> list[str]:
+    path = tmp_path / 'config.py'
+    path.write_text(CONFIG_FILE.format(text=json.dumps(dataclasses.asdict(config(root)))))
+    return ['train', f'--config={path}', f'--workdir={tmp_path / "run"}', *flags]
+
+
+@pytest.mark.parametrize(
+    ('flag', 'message'),
+    [
+        ('--config.data.root=/nowhere', '/nowhere'),
+        ("--config.data.train_sets=('C',)", "'C'"),
+        ('--config.data.image_size=50', 'config.data.image_size'),
+        ('--config.train.learning_rate=-1.0', 'config.train.learning_rate'),
+        ('--config.model.backbone=vgg19', 'config.model.backbone'),
+        ('--config.train.learning_rate=fast', 'learning_rate'),
+        ('--config.train.momentum=0.9', 'momentum'),
+        ("--config.data.exclude=('A/cat','A/dog')", 'at least two groups'),
+        ('--config.train.backbone_weights=/none.npz', '/none.npz'),
+        ('stray', 'stray'),
+    ],
+)
+def test_bad_values_are_errors_that_name_the_culprit(tmp_path, root, capsys, flag, message):
+    assert cli.train(command(tmp_path, root, flag)) == 1
+    error = capsys.readouterr().err
+    assert error.startswith('error: ')
+    assert message in error
+
+
+def test_config_round_trip_and_released_differences():
+    for original in (Config(), released(Config())):
+        assert from_config_dict(as_config_dict(original)) == original
+        assert from_config_dict(json.loads(json.dumps(dataclasses.asdict(original)))) == original
+    with pytest.raises(ConfigError, match=r'config\.model\.depth: no such field'):
+        from_config_dict({'model': {'depth': 3}})
+    with pytest.raises(ConfigError, match=r"config\.loss\.gst: 'much' is not of type float"):
+        from_config_dict({'loss': {'gst': 'much'}})
+    assert issubclass(ConfigError, InputError)
+
+
+def test_table_shows_the_papers_row():
+    scores = dict.fromkeys(('max_emeasure', 'smeasure', 'max_fmeasure', 'mae'), 0.5)
+    lines = table({'CoCA': scores, 'mine': scores}, ('DUTS_class', 'COCO-SEG')).splitlines()
+    assert lines[1].split() == ['CoCA', '0.500', '0.500', '0.500', '0.500']
+    assert lines[2].split() == ['paper', '0.814', '0.738', '0.637', '0.081']
+    assert len(lines) == 4
+
+
+def test_command_without_arguments_shows_usage(monkeypatch, capsys):
+    monkeypatch.setattr('sys.argv', ['gconet-jax'])
+    assert cli.main() == 2
+    assert 'gconet-jax train' in capsys.readouterr().out

@@ -1,0 +1,107 @@
+"""Weights from files: by name, all mismatches at once, nothing half done."""
+
+import golden_cases
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors.numpy
+from flax import nnx
+
+from gconet_jax.config import ModelConfig
+from gconet_jax.models.gconet_plus import GCoNetPlus
+from gconet_jax.models.vgg import VGG16
+from gconet_jax.weights import torch_gconet
+from gconet_jax.weights.vgg import load_backbone
+
+META = {'seed': 3, 'db_scale': 1.0, 'thresh_bias': 0.0}
+
+
+def test_every_mismatch_is_listed_and_the_model_is_left_alone():
+    model = GCoNetPlus(ModelConfig(racm_mask='conv'), rngs=nnx.Rngs(0))
+    before = jax.tree.map(jnp.copy, nnx.state(model))
+    weights = golden_cases.state_dict(META)
+    del weights['enlayer3.bn_in.running_var']
+    weights['classifier.weight'] = weights['classifier.weight'][:10]
+    weights['extra.weight'] = np.zeros(3, np.float32)
+    with pytest.raises(torch_gconet.WeightsError) as error:
+        torch_gconet.load_state_dict(model, weights)
+    message = str(error.value)
+    assert message.startswith('3 entries')
+    assert 'missing: enlayer3.bn_in.running_var (64,)' in message
+    assert 'shape of classifier.weight: (512, 10) where (512, 291) is needed' in message
+    assert 'unexpected: extra.weight' in message
+    for left, right in zip(jax.tree.leaves(before), jax.tree.leaves(nnx.state(model)), strict=True):
+        np.testing.assert_array_equal(left, right)
+
+
+def backbone(batch_norm: bool) -> VGG16:
+    return VGG16(batch_norm=batch_norm, width=1.0, rngs=nnx.Rngs(0))
+
+
+def plain_file(path, calibrated: bool) -> dict[str, np.ndarray]:
+    """VGG-16 in the plain layout, with seeded numbers."""
+    rng = np.random.default_rng(0)
+    arrays, inputs = {}, 3
+    widths = (64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512)
+    for number, outputs in enumerate(widths):
+        kernel = rng.standard_normal((3, 3, inputs, outputs)) * (2 / (9 * inputs)) ** 0.5
+        arrays[f'conv{number:02d}/kernel'] = kernel.astype(np.float16)
+        arrays[f'conv{number:02d}/bias'] = rng.standard_normal(outputs).astype(np.float16)
+        if calibrated:
+            arrays[f'calib/conv{number:02d}/preact_mean'] = rng.standard_normal(outputs)
+            arrays[f'calib/conv{number:02d}/preact_var'] = rng.uniform(0.5, 2, outputs)
+        inputs = outputs
+    np.savez(path, **arrays)
+    return arrays
+
+
+def test_calibrated_batch_norm_gives_the_plain_outputs(tmp_path):
+    plain_file(tmp_path / 'vgg.npz', calibrated=True)
+    plain, normalised = backbone(False), backbone(True)
+    load_backbone(plain, tmp_path / 'vgg.npz')
+    load_backbone(normalised, tmp_path / 'vgg.npz')
+    x = jnp.asarray(np.random.default_rng(1).standard_normal((1, 32, 32, 3)), jnp.float32)
+    valid = jnp.ones(1, bool)
+    expected = plain(x, valid)
+    actual = nnx.view(normalised, use_running_average=True)(x, valid)
+    for left, right in zip(expected, actual, strict=True):
+        np.testing.assert_allclose(right, left, atol=1e-3 * float(jnp.abs(left).max()))
+
+
+@pytest.mark.parametrize('batch_norm', [True, False])
+def test_torchvision_names(tmp_path, batch_norm):
+    target = backbone(batch_norm)
+    rng = np.random.default_rng(0)
+    arrays = {'head.fc.weight': np.zeros((2, 2), np.float32)}
+    model = GCoNetPlus(
+        ModelConfig(backbone='vgg16_bn' if batch_norm else 'vgg16'), rngs=nnx.Rngs(0)
+    )
+    for name, variable in torch_gconet.variables(model).items():
+        if name.startswith('bb.'):
+            value = rng.standard_normal(variable.shape).astype(np.float32)
+            index, kind = name.split('.')[2:]
+            torch = value.transpose(3, 2, 0, 1) if value.ndim == 4 else value
+            arrays[f'features.{index}.{kind}'] = np.ascontiguousarray(torch)
+            variable.set_value(jnp.asarray(value))
+    safetensors.numpy.save_file(arrays, tmp_path / 'vgg.safetensors')
+    load_backbone(target, tmp_path / 'vgg.safetensors')
+    for left, right in zip(
+        jax.tree.leaves(nnx.state(model.backbone)), jax.tree.leaves(nnx.state(target)), strict=True
+    ):
+        np.testing.assert_array_equal(left, right)
+
+
+def test_backbone_files_that_do_not_fit(tmp_path):
+    with pytest.raises(torch_gconet.WeightsError, match='there is no file'):
+        load_backbone(backbone(True), tmp_path / 'none.npz')
+    (tmp_path / 'bad.npz').write_bytes(b'PK nonsense')
+    with pytest.raises(torch_gconet.WeightsError, match=r'bad\.npz is neither'):
+        load_backbone(backbone(True), tmp_path / 'bad.npz')
+    plain_file(tmp_path / 'vgg.npz', calibrated=False)
+    with pytest.raises(torch_gconet.WeightsError, match='missing: calib/conv00/preact_mean'):
+        load_backbone(backbone(True), tmp_path / 'vgg.npz')
+    # Pickles run code when they are read, so an array of objects is refused.
+    np.savez(tmp_path / 'pickle.npz', a=np.array([object()], dtype=object))
+    with pytest.raises(torch_gconet.WeightsError, match=r'pickle\.npz'):
+        load_backbone(backbone(True), tmp_path / 'pickle.npz')
