@@ -2,8 +2,9 @@
 
     python data/synthetic.py OUT
 
-Each group shares one object class, a combination of shape, surface pattern and palette, among
-distractors that are as salient; one image alone does not tell which object is meant. The classes
+Each group shares one object class, a combination of shape, surface pattern and palette. Each of its
+images shows another object beside it that is as salient: one image alone does not tell which is
+meant. The classes
 of `synthetic_test` appear nowhere in `synthetic_train`, although each of their shapes, patterns
 and palettes does.
 """
@@ -30,27 +31,31 @@ from data.synthetic_scenes import render
 JPEG_QUALITY = 92
 SETTINGS = 'synthetic.json'  # written last; says what the set was made with
 TEST_PART = 0.25  # of all classes
-MOST_DISTRACTORS = 1
+TRAIN = (48, 16)  # groups, images of each
+TEST = (12, 10)
 # What a random stream is for; streams of different purposes share no numbers.
 _CLASSES, _IMAGES = 0, 1
 
 
 class PlannedGroup(NamedTuple):
-    """A group before it is drawn; `distractors` has an entry an image."""
+    """A group before it is drawn; `distractors` has one for each image."""
 
     dataset: str
     shared: ObjectClass
-    distractors: tuple[tuple[ObjectClass, ...], ...]
+    distractors: tuple[ObjectClass, ...]
 
 
 def plan_groups(
-    *, seed: int, train: tuple[int, int] = (48, 16), test: tuple[int, int] = (12, 10)
+    *, seed: int, train: tuple[int, int] = TRAIN, test: tuple[int, int] = TEST
 ) -> list[PlannedGroup]:
     """What each group shares and what distracts in each image; a function of its arguments.
 
     Args:
       seed: non-negative.
       train, test: (groups, images of each).
+
+    Raises:
+      ValueError: more groups than there are classes.
     """
     rng = _rng(seed, _CLASSES)
     names = list(itertools.product(SHAPES, PATTERNS, PALETTES))
@@ -66,7 +71,12 @@ def plan_groups(
 
 
 def generate(
-    root: str | Path, *, seed: int = 0, size: int = 128, **counts: tuple[int, int]
+    root: str | Path,
+    *,
+    seed: int = 0,
+    size: int = 128,
+    train: tuple[int, int] = TRAIN,
+    test: tuple[int, int] = TEST,
 ) -> None:
     """Makes the set in `root`, whole or not at all; if it is there already, does nothing.
 
@@ -74,21 +84,21 @@ def generate(
       root: folder to make, `images/<set>/<group>/*.jpg` and `gts/<set>/<group>/*.png` within.
       seed: non-negative; the same seed gives the same bytes.
       size: mean side of an image, pixels.
-      **counts: `train` and `test` of `plan_groups`.
+      train, test: (groups, images of each).
 
     Raises:
       FileExistsError: `root` is something else.
     """
     root = Path(root)
-    settings = {'seed': seed, 'size': size, **{name: list(value) for name, value in counts.items()}}
-    if root.exists() and any(root.iterdir()):
+    settings = {'seed': seed, 'size': size, 'train': list(train), 'test': list(test)}
+    if root.is_file() or (root.exists() and any(root.iterdir())):
         note = root / SETTINGS
         if note.is_file() and json.loads(note.read_text()) == settings:
             print(f'{root} holds this set already')
             return
         raise FileExistsError(f'{root} holds something else; remove it or name another folder')
 
-    plan = plan_groups(seed=seed, **counts)
+    plan = plan_groups(seed=seed, train=train, test=test)
     root.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f'.{root.name}-', dir=root.parent))
     try:
@@ -108,30 +118,29 @@ def generate(
 
 def _pick_shared(pool: Sequence[ObjectClass], groups: int) -> list[ObjectClass]:
     """Distinct classes that go through all shapes and all palettes in turn."""
-    shapes, palettes = itertools.cycle(SHAPES), itertools.cycle(PALETTES)
-    shared: list[ObjectClass] = []
-    while len(shared) < groups:
-        shape, palette = next(shapes), next(palettes)
-        left = [c for c in pool if (c.shape, c.palette) == (shape, palette) and c not in shared]
-        shared.extend(left[:1])
-    return shared
+    shared: dict[ObjectClass, None] = {}
+    turns = zip(itertools.cycle(SHAPES), itertools.cycle(PALETTES), strict=False)
+    for shape, palette in itertools.islice(turns, len(pool) * len(PALETTES)):
+        if len(shared) == groups:
+            break
+        left = (c for c in pool if (c.shape, c.palette) == (shape, palette) and c not in shared)
+        shared |= dict.fromkeys(itertools.islice(left, 1))
+    if len(shared) < groups:
+        raise ValueError(f'{groups} groups are more than the classes allow ({len(shared)})')
+    return list(shared)
 
 
 def _pick_distractors(
     rng: np.random.Generator, pool: Sequence[ObjectClass], shared: ObjectClass, images: int
-) -> tuple[tuple[ObjectClass, ...], ...]:
-    """One to three for each image, unlike the shared class in palette and shape or pattern."""
+) -> tuple[ObjectClass, ...]:
+    """One for each image, all different, unlike the shared class in palette and another factor."""
     unlike = [
         other
         for other in pool
         if other.palette != shared.palette
         and (other.shape, other.pattern) != (shared.shape, shared.pattern)
     ]
-    chosen = []
-    for _ in range(images):
-        count = rng.integers(1, MOST_DISTRACTORS + 1)
-        chosen.append(tuple(unlike[i] for i in rng.choice(len(unlike), count, replace=False)))
-    return tuple(chosen)
+    return tuple(unlike[i] for i in rng.choice(len(unlike), images, replace=False))
 
 
 def _draw_group(job: tuple[Path, PlannedGroup, int, int, int]) -> None:
@@ -142,10 +151,10 @@ def _draw_group(job: tuple[Path, PlannedGroup, int, int, int]) -> None:
     images.mkdir(parents=True)
     masks.mkdir(parents=True)
     rng = _rng(seed, _IMAGES, index)
-    for number, distractors in enumerate(group.distractors):
+    for number, other in enumerate(group.distractors):
         aspect = rng.uniform(0.8, 1.25)
         height, width = round(size / aspect**0.5), round(size * aspect**0.5)
-        scene = render(rng, group.shared, distractors, height, width)
+        scene = render(rng, group.shared, (other,), height, width)
         Image.fromarray(scene.image).save(images / f'{number:03d}.jpg', quality=JPEG_QUALITY)
         mask = scene.mask.astype(np.uint8) * 255
         Image.fromarray(mask).save(masks / f'{number:03d}.png')

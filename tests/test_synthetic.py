@@ -1,6 +1,5 @@
 """The synthetic set: layout, determinism, and the rules that make the group necessary."""
 
-import collections
 import os
 from pathlib import Path
 
@@ -22,7 +21,7 @@ def files_of(root: Path) -> dict[str, bytes]:
 def classes_of(plan: list[synthetic.PlannedGroup], dataset: str) -> set[ObjectClass]:
     """Every class of a set, shared or distracting."""
     groups = [group for group in plan if group.dataset == dataset]
-    others = {other for group in groups for image in group.distractors for other in image}
+    others = {other for group in groups for other in group.distractors}
     return others | {group.shared for group in groups}
 
 
@@ -110,23 +109,24 @@ def test_groups_share_distinct_classes(plan):
 def test_distractors(plan):
     for group in plan:
         shared = group.shared
-        for image in group.distractors:
-            assert 1 <= len(image) <= synthetic.MOST_DISTRACTORS
-            assert len(set(image)) == len(image)
-            for other in image:
-                assert other.palette != shared.palette
-                assert (other.shape, other.pattern) != (shared.shape, shared.pattern)
-        seen = collections.Counter(other for image in group.distractors for other in image)
+        for other in group.distractors:
+            assert other.palette != shared.palette
+            assert (other.shape, other.pattern) != (shared.shape, shared.pattern)
         # None could be taken for what the group shares.
-        assert max(seen.values()) < len(group.distractors) / 2
+        assert len(set(group.distractors)) == len(group.distractors)
+
+
+def test_more_groups_than_classes_is_an_error():
+    with pytest.raises(ValueError, match='400 groups are more than the classes allow'):
+        synthetic.plan_groups(seed=0, train=(400, 2))
 
 
 def test_scenes_keep_coverage_and_visibility():
     group = synthetic.plan_groups(seed=0)[0]
-    for number, others in enumerate(group.distractors):
+    for number, other in enumerate(group.distractors):
         rng = np.random.default_rng(number)
         height, width = ((112, 144), (144, 112))[number % 2]
-        scene = render(rng, group.shared, others, height, width)
+        scene = render(rng, group.shared, (other,), height, width)
         assert scene.image.shape == (height, width, 3)
         assert COVERAGE[0] <= scene.mask.mean() <= COVERAGE[1]
         assert not (scene.mask & ~scene.whole).any()
