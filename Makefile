@@ -39,7 +39,7 @@ types: setup
 	$(BIN)/pyright
 
 test: lint types
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow
