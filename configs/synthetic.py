@@ -38,11 +38,11 @@ def get_config(variant: str = 'gconet'):
                 root='runs/synthetic/data',
                 train_sets=('synthetic_train',),
                 eval_sets=('synthetic_test',),
-                image_size=64,
+                image_size=48,
                 max_images=6,
                 group_sizes=(6,),
                 workers=0,
             ),
-            train=TrainConfig(steps=1000, learning_rate=4e-3, checkpoint_every=500),
+            train=TrainConfig(steps=1500, learning_rate=4e-3, checkpoint_every=500),
         )
     )

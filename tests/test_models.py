@@ -183,13 +183,6 @@ def test_interpolation_matrix_aligns_corners(inputs, outputs):
     np.testing.assert_allclose(matrix @ line, expected, atol=1e-5)
 
 
-def test_max_pool_and_its_gradient_take_the_first_of_equals():
-    x = jnp.asarray([[1.0, 1.0, 0.0, 3.0], [1.0, 0.0, 3.0, 2.0]])[None, :, :, None]
-    np.testing.assert_array_equal(layers.max_pool(x)[0, 0, :, 0], [1.0, 3.0])
-    grad = jax.grad(lambda x: layers.max_pool(x).sum())(x)[0, :, :, 0]
-    np.testing.assert_array_equal(grad, [[1, 0, 0, 1], [0, 0, 0, 0]])
-
-
 def test_batch_norm_uses_valid_images_and_unbiased_running_variance():
     rng = np.random.default_rng(0)
     x = rng.standard_normal((4, 2, 2, 3)).astype(np.float32)

@@ -56,7 +56,7 @@ class VGG16(nnx.Module):
         x = images
         for index, stage in enumerate(self.stages):
             if index:
-                x = layers.max_pool(x)
+                x = nnx.max_pool(x, (2, 2), strides=(2, 2))
             for layer in stage:
                 x = layer(x, valid)
             features.append(x)
