@@ -103,7 +103,7 @@ def evaluate(argv: Sequence[str]) -> int:
 def _run(argv: Sequence[str], values: flags.FlagValues, run: Callable[[], None]) -> int:
     """Parses flags and runs, printing what the user can mend without a traceback."""
     logging.use_absl_handler()
-    logging.set_verbosity(logging.WARNING)  # Orbax tells of every step of every save
+    logging.set_verbosity(logging.ERROR)  # Orbax tells of every step of every save and load
     flags.FLAGS.mark_as_parsed()  # read by absl logging and Grain
     if any(argument in ('--help', '-h', '--helpfull') for argument in argv):
         print(values.get_help())
