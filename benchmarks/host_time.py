@@ -2,9 +2,8 @@
 
     python benchmarks/host_time.py
 
-Replaces nothing: the small config's own step and state. The host's part is what happens between
-two device programs, so it is measured as the time of a call that returns before the program has
-run (JAX dispatches asynchronously), with the batch already on the device.
+With the small config's own step and state. JAX dispatches asynchronously, so the host's part is the
+time of a call that returns before the program has run, with the batch already on the device.
 """
 
 import json

@@ -4,9 +4,8 @@
 
 Each group shares one object class, a combination of shape, surface pattern and palette. Each of its
 images shows another object beside it that is as salient: one image alone does not tell which is
-meant. The classes
-of `synthetic_test` appear nowhere in `synthetic_train`, although each of their shapes, patterns
-and palettes does.
+meant. The classes of `synthetic_test` appear nowhere in `synthetic_train`, although each of their
+shapes, patterns and palettes does.
 """
 
 import argparse
