@@ -130,6 +130,7 @@ class TrainConfig:
     steps: int = 0  # 0: `epochs` instead
     epochs: int = 320  # an epoch is one step per group of the anchor set. released: 350
     learning_rate: float = 3e-4  # paper: 3e-4; released: 1e-4 * 26 / 16 = 1.625e-4
+    schedule: str = 'constant'  # of the rate. paper: 'constant'; or 'cosine', down to 0
     b1: float = 0.9
     b2: float = 0.99
     # Released: True (a name filter matches nothing), with batch statistics all the same.
@@ -144,6 +145,7 @@ class TrainConfig:
         _require(self.steps >= 0, 'train.steps', 'must not be negative')
         _require(self.steps > 0 or self.epochs > 0, 'train.epochs', 'must be positive')
         _require(self.learning_rate > 0, 'train.learning_rate', 'must be positive')
+        _choice(self.schedule, 'train.schedule', 'constant', 'cosine')
         for name in ('b1', 'b2'):
             _require(0 <= getattr(self, name) < 1, f'train.{name}', 'must be in [0, 1)')
         for name in ('log_every', 'checkpoint_every', 'keep_checkpoints'):
