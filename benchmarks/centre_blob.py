@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from gconet_jax.input_pipeline.files import size_of
 from gconet_jax.input_pipeline.groups import load_groups, select
 
 DEVIATION = 0.25  # of a side
@@ -38,8 +39,7 @@ def main() -> None:
         folder = arguments.out / arguments.set / group.name
         folder.mkdir(parents=True, exist_ok=True)
         for path in group.images:
-            with Image.open(path) as image:
-                Image.fromarray(blob(*image.size)).save(folder / f'{path.stem}.png')
+            Image.fromarray(blob(*size_of(path))).save(folder / f'{path.stem}.png')
 
 
 if __name__ == '__main__':

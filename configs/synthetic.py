@@ -5,7 +5,7 @@
 
 `configs/synthetic.py:no_group` is the same without the group modules (GAM, GCM): each image is
 then on its own. What differs from the paper is what makes a network learn from nothing in so few
-steps: no second pass (RACM), a softer binarisation, more weight on the IoU.
+steps: no second pass (RACM), a softer binarisation, more weight on the IoU, a rate that falls.
 """
 
 from gconet_jax.config import (
@@ -27,7 +27,7 @@ def get_config(variant: str = 'gconet'):
         Config(
             model=ModelConfig(
                 width=0.25,
-                num_classes=48,
+                num_classes=96,
                 gam=group,
                 gcm=group,
                 racm=False,
@@ -43,6 +43,8 @@ def get_config(variant: str = 'gconet'):
                 group_sizes=(6,),
                 workers=0,
             ),
-            train=TrainConfig(steps=1500, learning_rate=4e-3, checkpoint_every=500),
+            train=TrainConfig(
+                steps=1300, learning_rate=3e-3, schedule='cosine', checkpoint_every=500
+            ),
         )
     )

@@ -30,7 +30,7 @@ from data.synthetic_scenes import render
 JPEG_QUALITY = 92
 SETTINGS = 'synthetic.json'  # written last; says what the set was made with
 TEST_PART = 0.25  # of all classes
-TRAIN = (48, 16)  # groups, images of each
+TRAIN = (96, 10)  # groups, images of each
 TEST = (12, 10)
 # What a random stream is for; streams of different purposes share no numbers.
 _CLASSES, _IMAGES = 0, 1

@@ -101,11 +101,16 @@ class DataConfig:
     # Released: True; an epoch over a joint set has as many steps as its smaller set has groups, and
     # only so many groups of the other are ever anchors.
     cut_epochs: bool = False
+    # Keep decoded images in `cache_dir`, 4 bytes a pixel: 256 KiB for each image at 256 pixels.
+    cache: bool = True
+    cache_dir: str = ''  # '': `root`/.cache
+    bad_files: str = 'stop'  # images that cannot be used: 'stop' the run, or 'skip' them
     workers: int = 2  # processes that decode images; 0 decodes in the training process
 
     def __post_init__(self) -> None:
         _require(bool(self.train_sets), 'data.train_sets', 'names no set')
         _choice(self.labels, 'data.labels', 'joint', 'per_set')
+        _choice(self.bad_files, 'data.bad_files', 'stop', 'skip')
         size = self.image_size
         _require(size >= 32 and size % 16 == 0, 'data.image_size', f'{size} is no multiple of 16')
         _require(self.max_images >= 1, 'data.max_images', 'must be at least 1')
@@ -121,6 +126,40 @@ class DataConfig:
             f'the largest, {sizes[-1]}, is below data.max_images={self.max_images}',
         )
         _require(self.workers >= 0, 'data.workers', 'must not be negative')
+
+
+@dataclasses.dataclass(frozen=True)
+class AugmentConfig:
+    """Random changes to each training image (GCoNet+, section 4.2, with the released strengths).
+
+    Probabilities are of [0, 1]; factors are drawn in steps of a tenth, both ends included.
+    """
+
+    flip: float = 0.5  # probability of a mirror image
+    rotate: float = 0.2  # probability of a rotation
+    degrees: tuple[int, ...] = (-15, 14)  # of a rotation, both ends included
+    brightness: tuple[float, ...] = (0.5, 1.5)
+    contrast: tuple[float, ...] = (0.5, 1.5)
+    colour: tuple[float, ...] = (0.0, 2.0)
+    sharpness: tuple[float, ...] = (0.0, 3.0)
+    crop: float = 0.0  # up to this part of height and width is cut off around the middle
+    pepper: float = 0.0  # part of the pixels that turn black or white. released option: 0.0015
+
+    def __post_init__(self) -> None:
+        for name in ('flip', 'rotate', 'crop', 'pepper'):
+            value = getattr(self, name)
+            _require(0 <= value <= 1, f'augment.{name}', f'{value} is not in [0, 1]')
+        _require(self.crop < 1, 'augment.crop', 'must leave something')
+        for name in ('degrees', 'brightness', 'contrast', 'colour', 'sharpness'):
+            value = getattr(self, name)
+            ascends = len(value) == 2 and value[0] <= value[1]
+            _require(ascends, f'augment.{name}', f'{value} is no pair (least, most)')
+            _require(name == 'degrees' or value[0] >= 0, f'augment.{name}', 'must not be negative')
+
+    @classmethod
+    def off(cls) -> 'AugmentConfig':
+        """Images as they are."""
+        return cls(0.0, 0.0, (0, 0), (1.0, 1.0), (1.0, 1.0), (1.0, 1.0), (1.0, 1.0))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,6 +198,7 @@ class Config:
     model: ModelConfig = ModelConfig()
     loss: LossConfig = LossConfig()
     data: DataConfig = DataConfig()
+    augment: AugmentConfig = AugmentConfig()
     train: TrainConfig = TrainConfig()
 
     def __post_init__(self) -> None:
@@ -186,6 +226,7 @@ def released(config: Config) -> Config:
             racm=10.0,
         ),
         data=replace(config.data, max_images=26, labels='per_set', cut_epochs=True),
+        augment=config.augment,
         train=replace(
             config.train,
             epochs=350,

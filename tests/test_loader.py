@@ -7,17 +7,20 @@ import pytest
 from PIL import Image
 from tiny_data import write_set
 
-from gconet_jax.input_pipeline.groups import DataError, load_groups
+from gconet_jax.config import DataConfig
+from gconet_jax.input_pipeline.files import DataError
+from gconet_jax.input_pipeline.groups import load_groups
 from gconet_jax.input_pipeline.loader import (
+    Part,
     eval_batches,
     make_train_iterator,
     padded_size,
-    read_image,
-    read_mask,
 )
 from gconet_jax.input_pipeline.pairs import PairSampler
+from gconet_jax.input_pipeline.pixels import read_image, read_mask
+from gconet_jax.input_pipeline.sets import training_sets
 
-SIZE = 16
+SIZE = 32
 
 
 @pytest.fixture
@@ -27,21 +30,18 @@ def root(tmp_path):
     return tmp_path
 
 
-def train_iterator(root, *, workers=0, first_step=0, sets=('small', 'large')):
-    groups = [load_groups(root, name) for name in sets]
-    labels, start = [], 0
-    for several in groups:
-        labels.append(range(start, start + len(several)))
-        start += len(several)
+def train_iterator(
+    root, *, workers=0, first_step=0, sets=('small', 'large'), cache=False, **arguments
+):
     return make_train_iterator(
-        groups,
-        labels=labels,
+        training_sets(DataConfig(root=str(root), train_sets=sets, image_size=32, cache=cache)),
         image_size=SIZE,
         max_images=6,
         group_sizes=(4, 8),
         seed=5,
         workers=workers,
         first_step=first_step,
+        **arguments,
     )
 
 
@@ -127,6 +127,45 @@ def test_state_goes_on_exactly(root):
     assert_same(take(iterator, 3), expected)
 
 
+@pytest.mark.parametrize('workers', [0, 1, 2, 4])
+def test_cached_batches_are_those_of_the_files(root, workers):
+    reference = take(train_iterator(root), 5)
+    iterator = train_iterator(root, cache=True, workers=workers)
+    try:
+        assert_same(take(iterator, 5), reference)
+    finally:
+        iterator.close()
+
+
+@pytest.mark.parametrize(
+    'parts',
+    [
+        [Part(pair=(0, 2)), Part(pair=(1, 2))],
+        [Part(image=(i, 4)) for i in range(4)],
+        [Part((p, 2), (i, 2)) for p in range(2) for i in range(2)],
+    ],
+)
+def test_the_parts_of_processes_are_the_whole(root, parts):
+    streams = [take(train_iterator(root, part=part), 4) for part in parts]
+    for step, whole in enumerate(take(train_iterator(root), 4)):
+        images = {part: stream[step] for part, stream in zip(parts, streams, strict=True)}
+        pairs = []
+        for pair in sorted({part.pair for part in parts}):
+            row = [images[part] for part in parts if part.pair == pair]
+            pairs.append(
+                {n: np.concatenate([b[n] for b in row], 2) for n in ('image', 'mask', 'valid')}
+                | {'label': row[0]['label']}
+            )
+        assert_same([{n: np.concatenate([p[n] for p in pairs]) for n in whole}], [whole])
+
+
+def test_parts_must_divide(root):
+    with pytest.raises(ValueError, match='not divisible by Part'):
+        train_iterator(root, part=Part(pair=(0, 3)))
+    with pytest.raises(ValueError, match=r'\[4\] images are not'):
+        train_iterator(root, part=Part(image=(0, 8)))
+
+
 @pytest.mark.parametrize('workers', [0, 1])
 def test_unreadable_image_is_named(root, workers):
     iterator = train_iterator(root, workers=workers, sets=('small',))
@@ -140,27 +179,21 @@ def test_unreadable_image_is_named(root, workers):
 
 
 def test_bad_arguments(root):
-    small = load_groups(root, 'small')
-
-    def make(groups, labels=(0, 1, 2), max_images=4):
+    def make(**fields):
+        data = DataConfig(**{'root': str(root), 'train_sets': ('small',), 'cache': False} | fields)
         make_train_iterator(
-            [groups],
-            labels=[labels],
+            training_sets(data),
             image_size=SIZE,
-            max_images=max_images,
+            max_images=5,
             group_sizes=(4,),
             seed=0,
             workers=0,
         )
 
     with pytest.raises(ValueError, match='below max_images=5'):
-        make(small, max_images=5)
-    with pytest.raises(ValueError, match='one class for each group'):
-        make(small, labels=(0, 1))
-    with pytest.raises(DataError, match='small/ant was loaded without masks'):
-        make(load_groups(root, 'small', with_masks=False))
-    with pytest.raises(DataError, match="'small' gives 1 group;"):
-        make(small[:1], labels=(0,))
+        make()
+    with pytest.raises(ValueError, match='no set'):
+        make_train_iterator([], image_size=SIZE, max_images=1, group_sizes=(1,), seed=0, workers=0)
 
 
 @pytest.mark.parametrize('workers', [0, 2])

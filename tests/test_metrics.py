@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from gconet_jax.evaluation import maps, metrics
-from gconet_jax.input_pipeline.groups import DataError
+from gconet_jax.input_pipeline.files import DataError
 
 GOLDEN = Path(__file__).parent / 'golden' / 'metrics'
 EXPECTED = json.loads((GOLDEN / 'expected.json').read_text())

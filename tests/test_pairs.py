@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gconet_jax.input_pipeline.groups import DataError, Group
+from gconet_jax.input_pipeline.files import DataError
+from gconet_jax.input_pipeline.groups import Group
 from gconet_jax.input_pipeline.pairs import PairSampler, bucket, check_sizes
 
 COUNTS = (5, 40, 1, 12, 22, 7)

@@ -24,7 +24,7 @@ from gconet_jax.config import (
 )
 from gconet_jax.errors import InputError
 from gconet_jax.evaluation.evaluator import table
-from gconet_jax.input_pipeline.groups import DataError
+from gconet_jax.input_pipeline.files import DataError
 from gconet_jax.input_pipeline.sets import training_sets
 from gconet_jax.training import checkpoint
 from gconet_jax.training.trainer import train
@@ -167,16 +167,15 @@ def test_a_broken_image_stops_the_run_before_it_starts(root, tmp_path):
 
 def test_labels_of_joint_sets(root):
     joint = config(root).data
-    sets, labels = training_sets(joint)
-    assert [len(groups) for groups in sets] == [3, 2]
-    assert labels == [(0, 1, 2), (3, 4)]
-    _, labels = training_sets(dataclasses.replace(joint, labels='per_set'))
-    assert labels == [(0, 1, 2), (0, 1)]
-    sets, labels = training_sets(
-        dataclasses.replace(joint, train_sets=('A+B',), exclude=('*/fox',))
-    )
-    assert [group.key for group in sets[0]] == ['A/cat', 'A/dog', 'A/emu', 'B/gnu']
-    assert labels == [(0, 1, 2, 3)]
+
+    def labels(**fields):
+        return [each.labels for each in training_sets(dataclasses.replace(joint, **fields))]
+
+    assert labels() == [(0, 1, 2), (3, 4)]
+    assert labels(labels='per_set') == [(0, 1, 2), (0, 1)]
+    (pooled,) = training_sets(dataclasses.replace(joint, train_sets=('A+B',), exclude=('*/fox',)))
+    assert [group.key for group in pooled.groups] == ['A/cat', 'A/dog', 'A/emu', 'B/gnu']
+    assert pooled.labels == (0, 1, 2, 3)
 
 
 def test_too_few_classes_name_the_field(root, tmp_path):

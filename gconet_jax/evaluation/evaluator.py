@@ -14,6 +14,7 @@ from gconet_jax.evaluation import pictures
 from gconet_jax.evaluation.maps import score_maps
 from gconet_jax.evaluation.metrics import summarize
 from gconet_jax.evaluation.paper import TABLE_3
+from gconet_jax.input_pipeline.files import size_of
 from gconet_jax.input_pipeline.groups import Group
 from gconet_jax.input_pipeline.loader import eval_batches
 from gconet_jax.models.gconet_plus import GCoNetPlus, normalize
@@ -56,8 +57,7 @@ def write_maps(predictions: Iterable[tuple[Group, np.ndarray]], folder: Path) ->
     for group, maps in predictions:
         (folder / group.name).mkdir(parents=True, exist_ok=True)
         for path, pixels in zip(group.images, maps, strict=True):
-            with Image.open(path) as image:
-                width, height = image.size
+            width, height = size_of(path)
             rows = interpolation_matrix(pixels.shape[0], height)
             columns = interpolation_matrix(pixels.shape[1], width)
             full = rows @ pixels @ columns.T

@@ -8,21 +8,21 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gconet_jax.evaluation.metrics import ImageScores, score_image, summarize
-from gconet_jax.input_pipeline.groups import DataError, open_image
+from gconet_jax.input_pipeline.files import DataError, ImageFile, open_image
 
 MISSING_SHOWN = 5  # missing maps named in the error
 
 
-def load_map(path: str | Path) -> NDArray[np.uint8]:
+def load_map(file: ImageFile) -> NDArray[np.uint8]:
     """Reads a map or mask as grey: (H, W) uint8; colours are weighted as PIL's mode 'L' does.
 
     Raises:
         DataError: the file is missing, broken, or not an image.
     """
-    return np.array(open_image(Path(path), 'L'))
+    return np.array(open_image(file, 'L'))
 
 
-def score_maps(pairs: Iterable[tuple[Path, Path]]) -> Iterator[ImageScores]:
+def score_maps(pairs: Iterable[tuple[ImageFile, ImageFile]]) -> Iterator[ImageScores]:
     """Scores (map, truth) pairs of image files.
 
     A map of another size than its truth is resized to it (bilinear, 8-bit, as the published

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from gconet_jax.input_pipeline.groups import Group, open_image
+from gconet_jax.input_pipeline.files import open_image
+from gconet_jax.input_pipeline.groups import Group
 
 TILE = 128  # pixels
 GAP = 4

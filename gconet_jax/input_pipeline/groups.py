@@ -1,23 +1,16 @@
-"""The groups of images of a data set on disk: finding, selecting and checking them."""
+"""The groups of images of a set, in a prepared set or in plain folders."""
 
 import fnmatch
+import re
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-from tqdm import tqdm
+from gconet_jax.input_pipeline.files import DataError, ImageFile, Record
+from gconet_jax.input_pipeline.layouts import find_layout, subfolders
 
-from gconet_jax.errors import InputError
-
-IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png')  # in any case
-MASK_SUFFIX = '.png'
+SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp')  # of images and masks, in any case
 SHOWN = 10  # culprits that a message names before it only counts
-
-
-class DataError(InputError):
-    """Something is wrong with the files of a data set; the message names it and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -33,46 +26,78 @@ class Group:
 
     dataset: str
     name: str
-    images: tuple[Path, ...]
-    masks: tuple[Path, ...]
+    images: tuple[ImageFile, ...]
+    masks: tuple[ImageFile, ...]
 
     @property
     def key(self) -> str:
         """'<dataset>/<name>', which `select` matches its patterns with."""
         return f'{self.dataset}/{self.name}'
 
+    def keep(self, indices: Sequence[int]) -> 'Group':
+        """The group with these of its images."""
+        images = tuple(self.images[i] for i in indices)
+        masks = tuple(self.masks[i] for i in indices) if self.masks else ()
+        return Group(self.dataset, self.name, images, masks)
 
-def load_groups(root: str | Path, dataset: str, *, with_masks: bool = True) -> tuple[Group, ...]:
+
+def load_groups(
+    root: str | Path, dataset: str, *, with_masks: bool = True, skip_bad: bool = False
+) -> tuple[Group, ...]:
     """Lists the groups of a set, sorted by name, as are the images of each.
 
-    The layout is the authors': images in `root/images/<dataset>/<group>/<name>.jpg` (or jpeg, png,
-    in any case), masks in `root/gts/<dataset>/<group>/<name>.png`. Hidden files and files of any
-    other kind, such as Thumbs.db, are skipped. No image is opened: see `check_groups`.
+    A set that `data/prepare.py` put into `root` goes before folders of the same name; see
+    `find_layout` for these. Hidden files and files of any other kind, such as Thumbs.db, are
+    passed over. No image is opened: see `checks.check_groups`.
+
+    Args:
+        root: folder of the sets.
+        dataset: name of the set.
+        with_masks: also list the masks.
+        skip_bad: leave out what is wrong, and say so, instead of raising.
 
     Raises:
-        DataError: the root, the set, a group or a mask is missing, a group holds no images, or two
-            of its images differ in suffix only.
+        DataError: the root or the set is missing or empty; without `skip_bad` also: a group holds
+            no images or no masks, a mask is missing, or two images differ in suffix only.
     """
-    images_root, masks_root = Path(root) / 'images', Path(root) / 'gts'
-    if not images_root.is_dir():
-        raise DataError(
-            f'{images_root} is not a folder; data.root must be the folder with images/ and gts/'
-        )
-    folder = images_root / dataset
-    if not dataset or not folder.is_dir():
-        there = ', '.join(path.name for path in _subfolders(images_root)) or 'none'
-        raise DataError(f'no set named {dataset!r} in {images_root}; sets that are there: {there}')
-    folders = _subfolders(folder)
+    prepared = find_prepared(Path(root), dataset)
+    if prepared is not None:
+        return _prepared_groups(prepared, dataset, with_masks)
+    layout = find_layout(Path(root), dataset)
+    folders = subfolders(layout.images)
     if not folders:
         raise DataError(
-            f'set {dataset!r} has no groups: {folder} holds no folders; put each group of images '
-            'in a folder of its own there'
+            f'set {dataset!r} has no groups: {layout.images} holds no folders; put each group of '
+            'images in a folder of its own there'
         )
-    images = {path.name: _list_images(path) for path in folders}
-    masks = dict.fromkeys(images, ())
-    if with_masks:
-        masks = _list_masks(masks_root / dataset, images)
-    return tuple(Group(dataset, name, images[name], masks[name]) for name in images)
+    if with_masks and layout.masks is None:
+        raise DataError(
+            f'no masks of set {dataset!r} beside {layout.images}; they belong into gts/{dataset} '
+            f'beside images/, or into {dataset}/GT'
+        )
+    groups, problems = [], []
+    for folder in folders:
+        images = _list_images(folder, problems)
+        masks: tuple[Path, ...] = ()
+        if with_masks and layout.masks is not None:
+            images, masks = _match_masks(images, layout.masks / folder.name, problems)
+        if images:
+            groups.append(Group(dataset, folder.name, images, masks))
+    settle(problems, f'set {dataset!r}', skip_bad=skip_bad)
+    return tuple(groups)
+
+
+def settle(problems: Sequence[str], where: str, *, skip_bad: bool) -> None:
+    """Raises a DataError with the first problems and their number, or prints the same."""
+    if not problems:
+        return
+    rest = [f'  ... and {len(problems) - SHOWN} more'] if len(problems) > SHOWN else []
+    lines = '\n'.join([*(f'  {line}' for line in problems[:SHOWN]), *rest])
+    count = f'{len(problems)} problem{"s" if len(problems) > 1 else ""} in {where}'
+    if skip_bad:
+        print(f'{count}, left out:\n{lines}')
+        return
+    raise DataError(f"{count}:\n{lines}\nMend them, or leave them out by data.bad_files='skip'")
 
 
 def select(
@@ -99,123 +124,69 @@ def select(
     return kept
 
 
-def open_image(path: Path, mode: str) -> Image.Image:
-    """Decodes a whole file as 'RGB' or 'L'. As in the released code, EXIF orientation is ignored.
-
-    Raises:
-        DataError: the file is missing, broken, truncated, or has an implausible number of pixels.
-    """
-    try:
-        with Image.open(path) as image:
-            # PIL refuses twice this limit and only warns below; a warning is lost in a worker.
-            limit = Image.MAX_IMAGE_PIXELS
-            if limit is not None and image.width * image.height > limit:
-                raise Image.DecompressionBombError(
-                    f'{image.width} x {image.height} is more than {limit} pixels'
-                )
-            return image.convert(mode)
-    except Exception as error:  # a broken file makes PIL's decoders raise nearly anything
-        raise DataError(
-            f'cannot read image {path}: {error or type(error).__name__}; replace or remove the file'
-        ) from error
+def prepared_name(dataset: str) -> str:
+    """The name of a set's folder when prepared, by TFDS's rules: 'COCO-SEG' -> 'coco_seg'."""
+    return re.sub(r'\W', '_', dataset.lower())
 
 
-def check_groups(groups: Sequence[Group], *, workers: int) -> None:
-    """Decodes every image and mask, so that a broken file stops a run before it starts.
+def find_prepared(root: Path, dataset: str) -> Path | None:
+    """The newest version of the prepared set in `root`; a set that is not whole does not count."""
+    found = root.glob(f'{prepared_name(dataset)}/*/dataset_info.json') if dataset else ()
+    versions = [path.parent for path in found if re.fullmatch(r'\d+\.\d+\.\d+', path.parent.name)]
+    return max(versions, key=lambda v: tuple(map(int, v.name.split('.'))), default=None)
 
-    Args:
-        groups: of one or more sets, with or without masks.
-        workers: threads; PIL decodes without holding Python's lock.
 
-    Raises:
-        DataError: lists every image and mask that cannot be read, and every mask whose size is not
-            its image's: the first ten and how many there are.
-    """
-    pairs = [
-        (image, group.masks[i] if group.masks else None)
-        for group in groups
-        for i, image in enumerate(group.images)
+def _prepared_groups(folder: Path, dataset: str, with_masks: bool) -> tuple[Group, ...]:
+    """The groups of a prepared set, whose metadata lists the records in their order."""
+    import tensorflow_datasets as tfds
+
+    metadata = tfds.builder_from_directory(folder).info.metadata
+    if not isinstance(metadata, dict) or 'groups' not in metadata:
+        raise DataError(f'{folder} was not made by data/prepare.py; remove it, or name another set')
+    groups, first = [], 0
+    for name, stems in metadata['groups']:
+
+        def records(part, first=first, stems=stems):
+            return tuple(Record(str(folder), first + i, part, s) for i, s in enumerate(stems))
+
+        masks = records('mask') if with_masks else ()
+        groups.append(Group(dataset, name, records('image'), masks))
+        first += len(stems)
+    return tuple(groups)
+
+
+def _list_images(folder: Path, problems: list[str]) -> tuple[Path, ...]:
+    """The images of a group, sorted by name, one of each name."""
+    images: dict[str, Path] = {}
+    for path in _files(folder):
+        twin = images.setdefault(path.stem, path)
+        if twin is not path:  # they would share a mask, and overwrite each other's map
+            problems.append(f'{path} differs from {twin.name} in suffix only')
+    if not images:
+        problems.append(f'group {folder} holds no images ({", ".join(SUFFIXES)})')
+    return tuple(images.values())
+
+
+def _match_masks(
+    images: tuple[Path, ...], folder: Path, problems: list[str]
+) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+    """The images that have a mask in `folder`, and these masks."""
+    if not folder.is_dir():
+        problems.append(f'group without masks: {folder} is not a folder')
+        return (), ()
+    masks = {path.stem: path for path in _files(folder)}
+    problems += [
+        f'no mask for {path}: {folder / path.stem}.png is missing'
+        for path in images
+        if path.stem not in masks
     ]
-    with ThreadPoolExecutor(max(workers, 1)) as pool:
-        found = pool.map(lambda pair: _check_pair(*pair), pairs)
-        found = tqdm(found, total=len(pairs), desc='checking images', unit='image', disable=None)
-        problems = [problem for several in found for problem in several]
-    if problems:
-        raise DataError(f'{len(problems)} problems in {len(pairs)} images:\n' + _shorten(problems))
+    matched = tuple(path for path in images if path.stem in masks)
+    return matched, tuple(masks[path.stem] for path in matched)
 
 
-def _check_pair(image: Path, mask: Path | None) -> list[str]:
-    """What is wrong with an image and its mask, one sentence each."""
-    problems, sizes = [], []
-    for path, mode in ((image, 'RGB'), (mask, 'L')):
-        if path is None:
-            continue
-        try:
-            sizes.append(open_image(path, mode).size)
-        except DataError as error:
-            problems.append(str(error))
-    if len(sizes) == 2 and sizes[0] != sizes[1]:
-        (image_w, image_h), (mask_w, mask_h) = sizes
-        problems.append(
-            f'mask {mask} is {mask_w} x {mask_h} pixels and its image {image} {image_w} x '
-            f'{image_h}; replace the one that is wrong'
-        )
-    return problems
-
-
-def _subfolders(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith('.'))
-
-
-def _list_images(folder: Path) -> tuple[Path, ...]:
-    """The images of a group, sorted by name."""
-    images = sorted(
+def _files(folder: Path) -> list[Path]:
+    return sorted(
         path
         for path in folder.iterdir()
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith('.')
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith('.')
     )
-    if not images:
-        raise DataError(
-            f'group {folder} holds no images ({", ".join(IMAGE_SUFFIXES)}); fill or remove it'
-        )
-    stems = [path.stem for path in images]
-    if len(set(stems)) < len(stems):  # they would share a mask, and overwrite each other's map
-        twins = sorted({stem for stem in stems if stems.count(stem) > 1})
-        raise DataError(
-            f'group {folder} has several images of one name and different suffixes: '
-            f'{", ".join(twins[:SHOWN])}; rename or remove one of each'
-        )
-    return tuple(images)
-
-
-def _list_masks(folder: Path, images: dict[str, tuple[Path, ...]]) -> dict[str, tuple[Path, ...]]:
-    """The masks of each group, in the order of its images; `folder` is the set's, below gts/."""
-    if not folder.is_dir():
-        raise DataError(f'{folder} is not a folder; the masks of this set belong there')
-    without = [name for name in images if not (folder / name).is_dir()]
-    if without:
-        raise DataError(
-            f'{len(without)} groups have no folder of masks in {folder}:\n{_shorten(without)}\n'
-            'add them, or remove the groups from images/'
-        )
-    masks, missing = {}, []
-    for name, paths in images.items():
-        there = {
-            path.stem: path
-            for path in (folder / name).iterdir()
-            if path.suffix.lower() == MASK_SUFFIX and not path.name.startswith('.')
-        }
-        missing += [f'{name}/{path.stem}{MASK_SUFFIX}' for path in paths if path.stem not in there]
-        masks[name] = tuple(there[path.stem] for path in paths if path.stem in there)
-    if missing:
-        raise DataError(
-            f'{len(missing)} images have no mask; missing from {folder}:\n{_shorten(missing)}\n'
-            'add them, or remove their images'
-        )
-    return masks
-
-
-def _shorten(lines: Sequence[str]) -> str:
-    """The first few lines, and how many more there are."""
-    rest = [f'  ... and {len(lines) - SHOWN} more'] if len(lines) > SHOWN else []
-    return '\n'.join([*(f'  {line}' for line in lines[:SHOWN]), *rest])

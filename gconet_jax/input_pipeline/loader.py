@@ -1,18 +1,18 @@
-"""Pixels: decodes, resizes and pads images, in Grain's workers for training, else in threads."""
+"""Batches: read and padded in Grain's workers for training, in threads for evaluation."""
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import grain
 import numpy as np
 from absl import flags
-from PIL import Image
 
-from gconet_jax.input_pipeline.groups import DataError, Group, open_image
+from gconet_jax.input_pipeline.groups import Group
 from gconet_jax.input_pipeline.pairs import PairSampler, bucket, check_sizes
+from gconet_jax.input_pipeline.pixels import Reader, read_image
+from gconet_jax.input_pipeline.sets import TrainingSet
 
 # Grain keeps about 2 * (this + 1) batches per worker in shared memory; a batch of the main config
 # is 32 MiB.
@@ -21,26 +21,19 @@ _BUFFERED = 1
 Batch = dict[str, np.ndarray]
 
 
-def read_image(path: Path, size: int) -> np.ndarray:
-    """Reads an image as uint8 (size, size, 3), RGB, resized as torchvision's Resize does with PIL.
+class Part(NamedTuple):
+    """The part of each batch that one process loads: (index, count) along two of its axes.
 
-    Raises:
-        DataError: the file cannot be read.
+    Attributes:
+        pair: of the axis of pairs, whose length `count` must divide.
+        image: of the axis of images, likewise.
     """
-    return _resize(open_image(path, 'RGB'), size)
+
+    pair: tuple[int, int] = (0, 1)
+    image: tuple[int, int] = (0, 1)
 
 
-def read_mask(path: Path, size: int) -> np.ndarray:
-    """Reads a mask as uint8 (size, size), 0..255; edges stay grey, as in the released code.
-
-    Raises:
-        DataError: the file cannot be read.
-    """
-    return _resize(open_image(path, 'L'), size)
-
-
-def _resize(image: Image.Image, size: int) -> np.ndarray:
-    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
+WHOLE = Part()
 
 
 class _ReadBatch:
@@ -48,34 +41,46 @@ class _ReadBatch:
 
     def __init__(
         self,
-        sets: Sequence[Sequence[Group]],
+        readers: Sequence[Reader],
         labels: Sequence[Sequence[int]],
         samplers: Sequence[PairSampler],
         image_size: int,
         group_sizes: tuple[int, ...],
+        part: Part,
     ) -> None:
-        self._sets, self._labels, self._samplers = sets, labels, samplers
-        self._image_size, self._group_sizes = image_size, group_sizes
+        self._readers, self._labels, self._samplers = readers, labels, samplers
+        self._image_size, self._group_sizes, self._part = image_size, group_sizes, part
 
     def __call__(self, step: int) -> Batch:
         pairs = [sampler.pair(step) for sampler in self._samplers]
         n = bucket(max(len(pair.images[0]) for pair in pairs), self._group_sizes)
-        lead, size = (len(pairs), 2), self._image_size
+        mine = _share(len(pairs), self._part.pair)
+        places = _share(n, self._part.image)
+        lead, size = (len(mine), 2), self._image_size
         batch = {
-            'image': np.zeros((*lead, n, size, size, 3), np.uint8),
-            'mask': np.zeros((*lead, n, size, size), np.uint8),
+            'image': np.zeros((*lead, len(places), size, size, 3), np.uint8),
+            'mask': np.zeros((*lead, len(places), size, size), np.uint8),
             'label': np.zeros(lead, np.int32),
-            'valid': np.zeros((*lead, n), np.bool_),
+            'valid': np.zeros((*lead, len(places)), np.bool_),
         }
-        for p, pair in enumerate(pairs):
-            for g, (index, images) in enumerate(zip(pair.groups, pair.images, strict=True)):
-                group = self._sets[p][index]
-                batch['label'][p, g] = self._labels[p][index]
-                batch['valid'][p, g, : len(images)] = True
-                for i, image in enumerate(images):
-                    batch['image'][p, g, i] = read_image(group.images[image], size)
-                    batch['mask'][p, g, i] = read_mask(group.masks[image], size)
+        for p, at in enumerate(mine):
+            for g, (group, images) in enumerate(
+                zip(pairs[at].groups, pairs[at].images, strict=True)
+            ):
+                batch['label'][p, g] = self._labels[at][group]
+                for i, place in enumerate(places):
+                    if place < len(images):
+                        batch['valid'][p, g, i] = True
+                        batch['image'][p, g, i], batch['mask'][p, g, i] = self._readers[at](
+                            group, images[place]
+                        )
         return batch
+
+
+def _share(length: int, part: tuple[int, int]) -> range:
+    """The indices, of `length` many, that fall to part (index, count)."""
+    index, count = part
+    return range(length * index // count, length * (index + 1) // count)
 
 
 class TrainIterator(grain.DatasetIterator[Batch]):
@@ -123,15 +128,15 @@ class TrainIterator(grain.DatasetIterator[Batch]):
 
 
 def make_train_iterator(
-    sets: Sequence[Sequence[Group]],
+    sets: Sequence[TrainingSet],
     *,
-    labels: Sequence[Sequence[int]],
     image_size: int,
     max_images: int,
     group_sizes: tuple[int, ...],
     seed: int,
     workers: int,
     cut_epochs: bool = False,
+    part: Part = WHOLE,
     first_step: int = 0,
 ) -> TrainIterator:
     """Endless batches, each a pair of groups from every set: P = len(sets) pairs.
@@ -147,34 +152,43 @@ def make_train_iterator(
     be read-only.
 
     Args:
-        sets: groups with masks, at least two a set.
-        labels: class of each group of each set, in the order of `sets`.
+        sets: at least two groups each.
         image_size: height and width, pixels.
         max_images: largest number of images that a group contributes.
         group_sizes: ascending, the last at least `max_images`.
         seed: of the choice of groups and images, non-negative.
-        workers: processes that decode; 0 decodes in two threads of this process. Processes are
+        workers: processes that read; 0 reads in two threads of this process. Processes are
             spawned, so a script that asks for them needs an `if __name__ == '__main__'`, and
             /dev/shm must hold about four batches for each (a container often gives it 64 MiB).
         cut_epochs: an epoch of every set has as many steps as the smallest set has groups.
+        part: of each batch that is loaded; the parts of all processes are the whole batch.
         first_step: s of the first batch.
 
     Raises:
-        DataError: a set with fewer than two groups, or a group without masks; from `next`, an image
-            that cannot be read, by name.
+        DataError: a set with fewer than two groups; from `next`, an image that cannot be read, by
+            name.
         ValueError: arguments that do not fit each other.
     """
     check_sizes(group_sizes, max_images)
-    if not sets or [len(groups) for groups in sets] != [len(classes) for classes in labels]:
-        raise ValueError('labels must hold one class for each group of each set')
-    for group in (group for groups in sets for group in groups):
-        if len(group.masks) != len(group.images):
-            raise DataError(f'group {group.key} was loaded without masks; training needs them')
+    if not sets:
+        raise ValueError('no set to train on')
+    uneven = [n for n in group_sizes if n % part.image[1]]
+    if len(sets) % part.pair[1] or uneven:
+        raise ValueError(
+            f'{len(sets)} pairs of {uneven or group_sizes} images are not divisible by {part}'
+        )
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # Grain reads absl flags, which raise until they are parsed
-    anchors = min(len(groups) for groups in sets) if cut_epochs else None
-    samplers = [PairSampler(groups, max_images, seed, anchors) for groups in sets]
-    read_batch = _ReadBatch(sets, labels, samplers, image_size, group_sizes)
+    anchors = min(len(each.groups) for each in sets) if cut_epochs else None
+    samplers = [PairSampler(each.groups, max_images, seed, anchors) for each in sets]
+    read_batch = _ReadBatch(
+        [each.reader for each in sets],
+        [each.labels for each in sets],
+        samplers,
+        image_size,
+        group_sizes,
+        part,
+    )
     return TrainIterator(read_batch, workers, first_step)
 
 

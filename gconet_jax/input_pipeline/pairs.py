@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gconet_jax.input_pipeline.groups import DataError, Group
+from gconet_jax.input_pipeline.files import DataError
+from gconet_jax.input_pipeline.groups import Group
 
 # What a random stream is for; streams of different purposes share no numbers.
 _ORDER, _DRAW = 0, 1

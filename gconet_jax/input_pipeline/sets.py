@@ -1,29 +1,50 @@
-"""The sets that a config names: their groups, and the class label of each."""
+"""The sets that a config names: their groups, the class label of each, and how pixels are read."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
 
 from gconet_jax.config import DataConfig
+from gconet_jax.input_pipeline.cache import cached
+from gconet_jax.input_pipeline.checks import check_groups
 from gconet_jax.input_pipeline.groups import Group, load_groups, select
+from gconet_jax.input_pipeline.pixels import CacheReader, Decoder, Reader
 
-Sets = list[tuple[Group, ...]]
+
+class TrainingSet(NamedTuple):
+    """One entry of `config.train_sets`.
+
+    Attributes:
+        groups: with masks.
+        labels: class of each group.
+        reader: of the pixels of (group, image), as indices into `groups` and its images.
+    """
+
+    groups: tuple[Group, ...]
+    labels: tuple[int, ...]
+    reader: Reader
 
 
-def training_sets(config: DataConfig) -> tuple[Sets, list[tuple[int, ...]]]:
-    """Groups and class labels of every entry of `config.train_sets`.
+def training_sets(config: DataConfig) -> list[TrainingSet]:
+    """Every entry of `config.train_sets`, its images decoded into caches if the config says so.
 
     'A+B' pools two sets into one. Labels number the groups; 'joint' goes on counting from set to
     set, 'per_set' starts each at 0, as the released code does, so that sets share classes.
 
+    Every image is decoded now, or was when its cache was built: a broken file is found here.
+
     Raises:
-      DataError: as `load_groups` and `select`.
+      DataError: as `load_groups`, `select`, `check_groups` and `cached`.
     """
-    sets = []
+    sets, first = [], 0
     for entry in config.train_sets:
-        groups = [g for name in entry.split('+') for g in load_groups(config.root, name)]
-        sets.append(select(groups, exclude=config.exclude))
-    labels, first = [], 0
-    for groups in sets:
-        labels.append(tuple(range(first, first + len(groups))))
+        groups, reader = _with_reader(entry.split('+'), config)
+        labels = tuple(range(first, first + len(groups)))
+        sets.append(TrainingSet(groups, labels, reader))
         first += len(groups) if config.labels == 'joint' else 0
-    return sets, labels
+    return sets
 
 
 def evaluation_sets(config: DataConfig, *, with_masks: bool) -> dict[str, tuple[Group, ...]]:
@@ -34,3 +55,25 @@ def evaluation_sets(config: DataConfig, *, with_masks: bool) -> dict[str, tuple[
         )
         for name in config.eval_sets
     }
+
+
+def _with_reader(names: Sequence[str], config: DataConfig) -> tuple[tuple[Group, ...], Reader]:
+    skip_bad = config.bad_files == 'skip'
+    loaded = [load_groups(config.root, name, skip_bad=skip_bad) for name in names]
+    if not config.cache:
+        groups = select([g for groups in loaded for g in groups], exclude=config.exclude)
+        groups = check_groups(groups, skip_bad=skip_bad)
+        return groups, Decoder(groups, config.image_size)
+    folder = Path(config.cache_dir or Path(config.root) / '.cache')
+    places: dict[str, tuple[Path, np.ndarray]] = {}
+    whole: list[Group] = []
+    for groups in loaded:
+        # The whole set is cached, so that `exclude` does not ask for another cache.
+        cache = cached(groups, image_size=config.image_size, folder=folder, skip_bad=skip_bad)
+        whole += cache.groups
+        places |= {
+            group.key: (cache.folder, rows)
+            for group, rows in zip(cache.groups, cache.rows, strict=True)
+        }
+    groups = select(whole, exclude=config.exclude)
+    return groups, CacheReader([places[group.key] for group in groups])

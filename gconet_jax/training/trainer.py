@@ -1,5 +1,6 @@
 """The training run: data, model, state, then step after step."""
 
+import dataclasses
 import time
 from pathlib import Path
 
@@ -8,9 +9,9 @@ from flax import nnx
 from tqdm import tqdm
 
 from gconet_jax.config import Config, ConfigError
-from gconet_jax.input_pipeline.groups import check_groups
+from gconet_jax.input_pipeline.augment import make_augment
 from gconet_jax.input_pipeline.loader import make_train_iterator
-from gconet_jax.input_pipeline.sets import training_sets
+from gconet_jax.input_pipeline.sets import TrainingSet, training_sets
 from gconet_jax.models.gconet_plus import GCoNetPlus
 from gconet_jax.training import checkpoint, state
 from gconet_jax.training.metric_writer import MetricWriter
@@ -24,16 +25,16 @@ def train(config: Config, workdir: Path) -> state.TrainState:
     Raises:
       InputError: bad config, data, weights or checkpoints, before the first step where possible.
     """
-    sets, labels = training_sets(config.data)
-    _check_classes(config, labels)
-    steps = _total_steps(config, [len(groups) for groups in sets])
+    sets = training_sets(config.data)
+    _check_classes(config, sets)
     checkpoint.write_config(workdir, config)
+    steps = _total_steps(config, [len(each.groups) for each in sets])
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=steps))
     checkpoints = checkpoint.Checkpoints(
         workdir, every=config.train.checkpoint_every, keep=config.train.keep_checkpoints
     )
     batches = make_train_iterator(
         sets,
-        labels=labels,
         image_size=config.data.image_size,
         max_images=config.data.max_images,
         group_sizes=config.data.group_sizes,
@@ -46,10 +47,9 @@ def train(config: Config, workdir: Path) -> state.TrainState:
         graph, train_state = _create(config)
         train_state = checkpoints.restore(train_state, batches)
         first = int(train_state.step)
-        if first == 0:
-            check_groups([group for groups in sets for group in groups], workers=8)
-        else:
+        if first:
             print(f'Going on at step {first} of {steps}')
+        augment = make_augment(config.augment, config.train.seed)
         train_step = make_train_step(graph, config)
         progress = tqdm(range(first, steps), initial=first, total=steps, unit='step')
         waited, since, logged = 0.0, time.perf_counter(), first
@@ -57,7 +57,8 @@ def train(config: Config, workdir: Path) -> state.TrainState:
             before = time.perf_counter()
             batch = next(batches)
             waited += time.perf_counter() - before
-            train_state, metrics = train_step(train_state, jax.device_put(batch))
+            batch = augment(jax.device_put(batch), step)
+            train_state, metrics = train_step(train_state, batch)
             if (step + 1) % config.train.log_every == 0 or step + 1 == steps:
                 scalars = {name: float(value) for name, value in metrics.items()}
                 elapsed = time.perf_counter() - since
@@ -89,8 +90,8 @@ def _total_steps(config: Config, group_counts: list[int]) -> int:
     return config.train.epochs * epoch
 
 
-def _check_classes(config: Config, labels: list[tuple[int, ...]]) -> None:
-    classes = 1 + max(label for of_set in labels for label in of_set)
+def _check_classes(config: Config, sets: list[TrainingSet]) -> None:
+    classes = 1 + max(label for each in sets for label in each.labels)
     if classes > config.model.num_classes:
         raise ConfigError(
             f'config.model.num_classes: {config.model.num_classes} is too small for '

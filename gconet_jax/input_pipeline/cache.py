@@ -1,0 +1,152 @@
+"""Decode once: the images and masks of a set at training size, as two memory-mapped arrays."""
+
+import functools
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from filelock import FileLock
+
+from gconet_jax.input_pipeline.checks import each_image, open_pair, without_bad
+from gconet_jax.input_pipeline.files import DataError, ImageFile, Record
+from gconet_jax.input_pipeline.groups import Group
+from gconet_jax.input_pipeline.pixels import to_square
+
+FORMAT = 1  # of the files; a change makes every cache be built anew
+_DONE = 'cache.json'  # what was wrong with which image; names the rest by its presence
+
+
+class Cache(NamedTuple):
+    """The cached set.
+
+    Attributes:
+        folder: holds images.npy (M, S, S, 3) and masks.npy (M, S, S), uint8.
+        groups: those of the set, without the images that were left out.
+        rows: for each group, int64 (n,): where its images are in the arrays.
+    """
+
+    folder: Path
+    groups: tuple[Group, ...]
+    rows: tuple[np.ndarray, ...]
+
+
+def cached(
+    groups: Sequence[Group], *, image_size: int, folder: Path, skip_bad: bool = False
+) -> Cache:
+    """The cache of a set, built if it is not there or if a file has changed since.
+
+    A cache is built beside its final name and then renamed: it is whole or not there. A second
+    process waits for the first and uses its work. Caches of the set's earlier states are removed.
+
+    Args:
+        groups: all groups of one set, with masks.
+        image_size: height and width, pixels.
+        folder: of the caches.
+        skip_bad: leave out images that cannot be used, instead of raising.
+
+    Raises:
+        DataError: files that cannot be used (see `checks.open_pair`), a folder that cannot be
+            written, or not enough room on the disk.
+    """
+    name = f'{groups[0].dataset}-{image_size}'
+    final = folder / f'{name}-{_key(groups, image_size)}'
+    if not (final / _DONE).is_file():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(folder / f'.{name}.lock'):
+                if not (final / _DONE).is_file():
+                    _build(groups, image_size, final, skip_bad)
+                    _remove_others(final, name)
+        except OSError as error:
+            raise DataError(
+                f'cannot build the cache {final}: {error}; make room, name another folder in '
+                'data.cache_dir, or do without: data.cache=False'
+            ) from error
+    found = json.loads((final / _DONE).read_text())
+    good = without_bad(groups, found, skip_bad=skip_bad)
+    rows, first = [], 0
+    for several in found:
+        kept = [first + i for i, problem in enumerate(several) if not problem]
+        first += len(several)
+        if kept:
+            rows.append(np.array(kept))
+    return Cache(final, good, tuple(rows))
+
+
+def _build(groups: Sequence[Group], image_size: int, final: Path, skip_bad: bool) -> None:
+    partial = Path(tempfile.mkdtemp(prefix=f'.{final.name}-', dir=final.parent))
+    try:
+        count = sum(len(group.images) for group in groups)
+        shape = (count, image_size, image_size)
+        images = _reserve(partial / 'images.npy', (*shape, 3))
+        masks = _reserve(partial / 'masks.npy', shape)
+        rows = {image: row for row, image in enumerate(i for g in groups for i in g.images)}
+
+        def fill(image: ImageFile, mask: ImageFile | None) -> str | None:
+            assert mask is not None
+            try:
+                pixels, truth = open_pair(image, mask)
+            except DataError as error:
+                return str(error)
+            images[rows[image]] = to_square(pixels, image_size)
+            masks[rows[image]] = to_square(truth, image_size)
+            return None
+
+        found = each_image(groups, fill, title=f'caching {groups[0].dataset}')
+        without_bad(groups, found, skip_bad=skip_bad)
+        images.flush()
+        masks.flush()
+        (partial / _DONE).write_text(json.dumps(found))
+        if final.exists():
+            shutil.rmtree(final)
+        partial.chmod(0o755)
+        partial.rename(final)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _reserve(path: Path, shape: tuple[int, ...]) -> np.memmap:
+    """A new array on the disk, whose room is taken at once: writing to it cannot fail later."""
+    array = np.lib.format.open_memmap(path, 'w+', np.uint8, shape)
+    with path.open('r+b') as file:
+        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array
+
+
+def _key(groups: Sequence[Group], image_size: int) -> str:
+    """Changes with the format, the size, and the name, length and time of any file."""
+    digest = hashlib.blake2b(f'{FORMAT} {image_size}'.encode(), digest_size=8)
+    for group in groups:
+        digest.update(f'\0{group.name}'.encode())
+        for file in (*group.images, *group.masks):
+            digest.update(_identity(file).encode())
+    return digest.hexdigest()
+
+
+def _identity(file: ImageFile) -> str:
+    if isinstance(file, Record):
+        return f'\n{file} {_prepared_time(file.folder)}'
+    assert isinstance(file, Path)
+    try:
+        stat = file.stat()
+    except OSError as error:  # a link to nowhere is reported when it is read
+        return f'\n{file} {error}'
+    return f'\n{file} {stat.st_size} {stat.st_mtime_ns}'
+
+
+@functools.cache
+def _prepared_time(folder: str) -> int:
+    return (Path(folder) / 'dataset_info.json').stat().st_mtime_ns
+
+
+def _remove_others(final: Path, name: str) -> None:
+    """Removes what `name` was in earlier states of its files; open arrays stay readable."""
+    for path in final.parent.glob(f'{name}-*'):
+        if path != final and (path / _DONE).is_file():
+            shutil.rmtree(path, ignore_errors=True)

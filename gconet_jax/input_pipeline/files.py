@@ -1,0 +1,120 @@
+"""Image files, on disk or inside a prepared set, and how they become pixels."""
+
+import functools
+import io
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from PIL import Image
+
+from gconet_jax.errors import InputError
+
+EXIF_ORIENTATION = 0x0112
+
+
+class DataError(InputError):
+    """Something is wrong with the files of a data set; the message names it and the remedy."""
+
+
+class ImageFile(Protocol):
+    """What the pipeline needs of an image file: a `pathlib.Path` has it, a `Record` too."""
+
+    @property
+    def stem(self) -> str:
+        """Name without suffix, unique in its group; a map of the image gets this name."""
+        ...
+
+    def read_bytes(self) -> bytes:
+        """The encoded file."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """An image or mask in a set that `data/prepare.py` made.
+
+    Attributes:
+        folder: of the prepared set, which holds its `dataset_info.json`.
+        index: of the record in the set's one split.
+        part: 'image' or 'mask'.
+        stem: name without suffix.
+    """
+
+    folder: str
+    index: int
+    part: str
+    stem: str
+
+    def read_bytes(self) -> bytes:
+        """The encoded file."""
+        return open_prepared(self.folder)[self.index][self.part]
+
+    def __str__(self) -> str:
+        return f'{self.folder}: {self.part} {self.stem} (record {self.index})'
+
+
+@functools.cache
+def open_prepared(folder: str) -> Any:
+    """Random access to the records of a prepared set, with images still encoded."""
+    import tensorflow_datasets as tfds  # a second to import, and plain folders do without
+
+    try:
+        builder = tfds.builder_from_directory(folder)
+        (split,) = builder.info.splits
+        skip = tfds.decode.SkipDecoding()  # type: ignore[call-arg]
+        return builder.as_data_source(split, decoders={'image': skip, 'mask': skip})
+    except Exception as error:  # whatever a folder that is no data set makes TFDS raise
+        raise DataError(
+            f'{folder} is no prepared set: {error}; remove it and prepare the set again'
+        ) from error
+
+
+def open_image(file: ImageFile, mode: str) -> Image.Image:
+    """Decodes a whole file as 'RGB' or 'L'. As in the released code, EXIF orientation is ignored.
+
+    16-bit grey is scaled to 8 bits, and transparency is dropped.
+
+    Raises:
+        DataError: the file is missing, broken, truncated, or has an implausible number of pixels.
+    """
+    return _read(file, lambda image: _convert(image, mode))
+
+
+def size_of(file: ImageFile) -> tuple[int, int]:
+    """(width, height), from the header alone.
+
+    Raises:
+        DataError: the file is missing or no image.
+    """
+    return _read(file, lambda image: image.size)
+
+
+def exif_turns(file: ImageFile) -> bool:
+    """Whether EXIF asks viewers to turn the image by a quarter, which this project does not."""
+    return _read(file, lambda image: image.getexif().get(EXIF_ORIENTATION, 1) >= 5)
+
+
+def _read(file: ImageFile, use: Callable[[Image.Image], Any]) -> Any:
+    try:
+        with warnings.catch_warnings():
+            # PIL only warns up to twice its limit; a warning is lost in a worker.
+            warnings.simplefilter('error', Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(file.read_bytes())) as image:
+                return use(image)
+    except Exception as error:  # a broken file makes PIL's decoders raise nearly anything
+        raise DataError(
+            f'cannot read image {file}: {error or type(error).__name__}; replace or remove the file'
+        ) from error
+
+
+def _convert(image: Image.Image, mode: str) -> Image.Image:
+    if image.mode.startswith('I'):  # 16-bit; PIL would cut values off at 255
+        image.load()
+        high = np.asarray(image).astype(np.int64) >> 8
+        image = Image.fromarray(np.clip(high, 0, 255).astype(np.uint8))
+    elif image.mode == 'P' and 'transparency' in image.info:  # PIL warns of the direct way
+        image = image.convert('RGBA')
+    return image.convert(mode)

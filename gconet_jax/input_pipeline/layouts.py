@@ -1,0 +1,79 @@
+"""Where the images and the masks of a set lie: the layouts in which co-saliency sets circulate."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from gconet_jax.input_pipeline.files import DataError
+
+# Names of folders, but for case and punctuation.
+IMAGE_FOLDERS = ('images', 'image', 'img', 'imgs')
+MASK_FOLDERS = ('gts', 'gt', 'groundtruth', 'groundtruths', 'masks', 'mask')
+# Other names under which sets are found, by their name here.
+ALIASES = {
+    'COCO-9k': ('COCO9213',),
+    'COCO-SEG': ('CoCo_seg',),
+    'CoSal2015': ('CoSal15',),
+    'CoSOD3k': ('CoSOD3000',),
+    'DUTS_class': ('DUTS',),
+}
+
+
+class Layout(NamedTuple):
+    """The folders that hold a set's groups, `<images>/<group>/*` and `<masks>/<group>/*`."""
+
+    images: Path
+    masks: Path | None  # None: there are none
+
+
+def find_layout(root: Path, dataset: str) -> Layout:
+    """Finds a set below `root`, in either order of set and kind, with names in any case:
+
+        images/<set>/<group>/<name>.jpg   gts/<set>/<group>/<name>.png
+        <set>/Image/<group>/<name>.jpg    <set>/GroundTruth/<group>/<name>.png
+
+    `root` may also be the folder of the set itself.
+
+    Raises:
+        DataError: the root or the set is missing; the sets that are there are named.
+    """
+    if not root.is_dir():
+        raise DataError(
+            f'{root} is not a folder; data.root must be the folder with images/ and gts/'
+        )
+    names = (dataset, *ALIASES.get(dataset, ()))
+    images, masks = _child(root, IMAGE_FOLDERS), _child(root, MASK_FOLDERS)
+    if images is not None and (found := _child(images, names)) is not None:
+        return Layout(found, _child(masks, names) if masks is not None else None)
+    own = root if fold(root.name) in map(fold, names) else _child(root, names)
+    if own is not None and (found := _child(own, IMAGE_FOLDERS)) is not None:
+        return Layout(found, _child(own, MASK_FOLDERS))
+    there = subfolders(images) if images is not None else subfolders(root)
+    raise DataError(
+        f'no set named {dataset!r} in {images or root}; sets that are there: '
+        f'{", ".join(path.name for path in there) or "none"}. Looked for images/{dataset} and '
+        f'gts/{dataset}, and for {dataset}/Image and {dataset}/GT'
+    )
+
+
+def fold(name: str) -> str:
+    """A name without case and punctuation: 'Ground_Truth' -> 'groundtruth'."""
+    return re.sub(r'[\W_]', '', name.lower())
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """Sorted, without hidden ones and those that macOS puts into archives."""
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.is_dir() and not path.name.startswith(('.', '__MACOSX'))
+    )
+
+
+def _child(folder: Path, names: Sequence[str]) -> Path | None:
+    """The subfolder with the first of these names that is there; the exact name goes first."""
+    there = {fold(path.name): path for path in subfolders(folder)}
+    exact = (folder / name for name in names if name)
+    folded = (there[fold(name)] for name in names if fold(name) in there)
+    return next((path for path in exact if path.is_dir()), next(folded, None))

@@ -1,0 +1,125 @@
+"""Every operation equals PIL's on the same parameters, to one level."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image, ImageEnhance
+
+from gconet_jax.config import AugmentConfig, ConfigError
+from gconet_jax.input_pipeline import augment
+
+SIZE = 40
+OFF = AugmentConfig.off()
+
+
+def photo(seed=0) -> np.ndarray:
+    """Smooth and rough at once, and of every level."""
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(0, 256, (6, 6, 3), np.uint8))
+    smooth = np.asarray(coarse.resize((SIZE, SIZE), Image.Resampling.BICUBIC)).astype(int)
+    return np.clip(smooth + rng.integers(-30, 31, smooth.shape), 0, 255).astype(np.uint8)
+
+
+def batch(count=6):
+    images = np.stack([photo(i) for i in range(2 * count)]).reshape(1, 2, count, SIZE, SIZE, 3)
+    masks = np.where(images[..., 0] > 128, 255, 0).astype(np.uint8)
+    valid = np.ones((1, 2, count), bool)
+    valid[..., -1] = False
+    images[~valid], masks[~valid] = 0, 0
+    batch = {'image': images, 'mask': masks, 'valid': valid, 'label': np.zeros((1, 2), np.int32)}
+    return {name: jnp.asarray(value) for name, value in batch.items()}
+
+
+def assert_within_a_level(ours, pil):
+    difference = np.abs(np.asarray(ours).astype(int) - np.asarray(pil).astype(int))
+    assert difference.max() <= 1
+    assert (difference > 0).mean() < 0.01
+
+
+@pytest.mark.parametrize('degrees', [-15, -7, -1, 0, 1, 3, 14])
+def test_rotation(degrees):
+    image = photo()
+    ours = jax.jit(augment.rotate)(jnp.float32(image), jnp.float32(degrees))
+    pil = Image.fromarray(image).rotate(degrees, Image.Resampling.BICUBIC)
+    assert_within_a_level(ours, pil)
+    grey = augment.rotate(jnp.float32(image[..., :1]), jnp.float32(degrees))
+    pil = Image.fromarray(image[..., 0]).rotate(degrees, Image.Resampling.BICUBIC)
+    assert_within_a_level(grey[..., 0], pil)
+
+
+@pytest.mark.parametrize(
+    ('ours', 'pil'),
+    [
+        (augment.brightness, ImageEnhance.Brightness),
+        (augment.contrast, ImageEnhance.Contrast),
+        (augment.colour, ImageEnhance.Color),
+        (augment.sharpness, ImageEnhance.Sharpness),
+    ],
+)
+def test_enhancement(ours, pil):
+    for seed, tenths in enumerate((0, 5, 7, 10, 13, 20, 30)):
+        image = photo(seed)
+        changed = jax.jit(ours)(jnp.float32(image), jnp.float32(tenths / 10))
+        assert_within_a_level(changed, pil(Image.fromarray(image)).enhance(tenths / 10))
+
+
+def test_flip_moves_image_and_mask_together_in_about_half():
+    given = batch(100)
+    changed = augment.make_augment(dataclasses.replace(OFF, flip=0.5), 0)(given, 0)
+    flipped = (np.asarray(changed['image']) != np.asarray(given['image'])).any((-3, -2, -1))
+    mirror = np.where(
+        flipped[..., None, None], np.asarray(given['mask'])[..., ::-1], np.asarray(given['mask'])
+    )
+    np.testing.assert_array_equal(changed['mask'], mirror)
+    assert 70 < flipped.sum() < 130
+
+
+def test_changes_are_a_function_of_seed_step_and_place():
+    given, config = batch(), AugmentConfig(pepper=0.01, crop=0.1)
+    first = augment.make_augment(config, 3)(given, 7)
+    again = augment.make_augment(config, 3)(given, 7)
+    for name in given:
+        np.testing.assert_array_equal(first[name], again[name])
+    for other in (
+        augment.make_augment(config, 4)(given, 7),
+        augment.make_augment(config, 3)(given, 8),
+    ):
+        assert (np.asarray(other['image']) != np.asarray(first['image'])).mean() > 0.5
+    assert first['image'].dtype == first['mask'].dtype == jnp.uint8
+
+
+def test_padding_stays_zero():
+    changed = augment.make_augment(AugmentConfig(pepper=0.1), 0)(batch(), 0)
+    assert not np.asarray(changed['image'])[:, :, -1].any()
+    assert not np.asarray(changed['mask'])[:, :, -1].any()
+
+
+def test_nothing_asked_for_is_nothing_done():
+    given = batch()
+    assert augment.make_augment(OFF, 0)(given, 0) is given
+
+
+def test_pepper_turns_about_its_part_black_or_white():
+    grey = jnp.full((SIZE, SIZE, 3), 100.0)
+    values = np.asarray(augment.pepper(jax.random.key(0), grey, 0.05))
+    turned = (values != 100).all(-1)
+    assert 0.03 < turned.mean() <= 0.05
+    assert set(np.unique(values)) == {0, 100, 255}
+
+
+def test_crop_enlarges_the_middle():
+    x = jnp.zeros((SIZE, SIZE, 1)).at[10:30, 10:30].set(255)
+    np.testing.assert_array_equal(augment.crop(x, jnp.float32(1)), x)
+    assert np.asarray(augment.crop(x, jnp.float32(0.5)) == 255).mean() > 0.9
+
+
+@pytest.mark.parametrize(
+    'fields',
+    [{'flip': 1.5}, {'degrees': (5, -5)}, {'brightness': (-0.1, 1.0)}, {'colour': (1.0,)}],
+)
+def test_bad_strengths_name_the_field(fields):
+    with pytest.raises(ConfigError, match=rf'config\.augment\.{next(iter(fields))}'):
+        AugmentConfig(**fields)
