@@ -1,5 +1,6 @@
 """`gconet-jax <command>`; `train.py` and `evaluate.py` are two of the commands."""
 
+import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,13 +16,18 @@ USAGE = """usage: gconet-jax COMMAND [FLAGS]
 commands:
   train      trains a model:      gconet-jax train --config=configs/duts_coco.py --workdir=DIR
   evaluate   scores a trained one: gconet-jax evaluate --workdir=DIR
+  check      looks at the data:   gconet-jax check ROOT [SET ...]
 
 `gconet-jax COMMAND --help` lists the flags of a command."""
 
 
 def main() -> int:
     """Entry point of the console script."""
-    commands: dict[str, Callable[[Sequence[str]], int]] = {'train': train, 'evaluate': evaluate}
+    commands: dict[str, Callable[[Sequence[str]], int]] = {
+        'train': train,
+        'evaluate': evaluate,
+        'check': check,
+    }
     if len(sys.argv) < 2 or sys.argv[1] not in commands:
         print(USAGE)
         return 0 if sys.argv[1:] in (['--help'], ['-h']) else 2
@@ -98,6 +104,27 @@ def evaluate(argv: Sequence[str]) -> int:
         print(evaluator.table(scores, config.data.train_sets))
 
     return _run(argv, values, run)
+
+
+def check(argv: Sequence[str]) -> int:
+    """Says what is in a folder of sets. Returns 1 if training on it would stop."""
+    parser = argparse.ArgumentParser(prog='gconet-jax check', description=check.__doc__)
+    parser.add_argument('root', type=Path, help='folder of the sets, or of one set')
+    parser.add_argument('sets', nargs='*', help='their names; all that are found if not given')
+    parser.add_argument('--sheets', type=Path, default=Path('runs/check'), help='contact sheets')
+    arguments = parser.parse_args(argv[1:])
+
+    from gconet_jax.input_pipeline.layouts import find_sets
+    from gconet_jax.input_pipeline.report import report
+
+    try:
+        names = arguments.sets or find_sets(arguments.root)
+        text, problems = report(arguments.root, names, arguments.sheets)
+    except InputError as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 1
+    print(text)
+    return 1 if problems else 0
 
 
 def _run(argv: Sequence[str], values: flags.FlagValues, run: Callable[[], None]) -> int:

@@ -62,9 +62,9 @@ def open_prepared(folder: str) -> Any:
     import tensorflow_datasets as tfds  # a second to import, and plain folders do without
 
     try:
-        builder = tfds.builder_from_directory(folder)
+        builder: Any = tfds.builder_from_directory(folder)
         (split,) = builder.info.splits
-        skip = tfds.decode.SkipDecoding()  # type: ignore[call-arg]
+        skip = tfds.decode.SkipDecoding()
         return builder.as_data_source(split, decoders={'image': skip, 'mask': skip})
     except Exception as error:  # whatever a folder that is no data set makes TFDS raise
         raise DataError(

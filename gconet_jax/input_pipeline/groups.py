@@ -184,6 +184,11 @@ def _match_masks(
     return matched, tuple(masks[path.stem] for path in matched)
 
 
+def list_names(folder: Path) -> set[str]:
+    """'<group>/<name>' of every image or mask in the groups of `folder`, without suffix."""
+    return {f'{group.name}/{path.stem}' for group in subfolders(folder) for path in _files(group)}
+
+
 def _files(folder: Path) -> list[Path]:
     return sorted(
         path

@@ -57,6 +57,30 @@ def find_layout(root: Path, dataset: str) -> Layout:
     )
 
 
+def find_sets(root: Path) -> list[str]:
+    """The names of the sets below `root`, in any layout that `find_layout` knows.
+
+    Raises:
+        DataError: there is none.
+    """
+    if not root.is_dir():
+        raise DataError(f'{root} is not a folder')
+    images = _child(root, IMAGE_FOLDERS)
+    if images is not None:
+        holds_files = any(
+            path.is_file() for group in subfolders(images) for path in group.iterdir()
+        )
+        names = [root.name] if holds_files else [path.name for path in subfolders(images)]
+    else:
+        own = (path for path in subfolders(root) if _child(path, IMAGE_FOLDERS) is not None)
+        names = [path.name for path in own]
+    if not names:
+        raise DataError(
+            f'no sets in {root}: looked for images/<set>/<group> and for <set>/Image/<group>'
+        )
+    return names
+
+
 def fold(name: str) -> str:
     """A name without case and punctuation: 'Ground_Truth' -> 'groundtruth'."""
     return re.sub(r'[\W_]', '', name.lower())

@@ -1,0 +1,77 @@
+"""Prepares a co-saliency set once: found, counted, verified, and written as ArrayRecord.
+
+    python data/prepare.py --set=CoCA --source=/downloads/cosod --out=data/sets
+
+The prepared set is `OUT/coca/1.0.0`; `--config.data.root=OUT` then finds it under its name, beside
+sets that are plain folders. It is whole or not there: after an interruption the same command goes
+on with the files that were not verified yet.
+"""
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+import tensorflow_datasets as tfds
+
+from data.cosod import BUILDERS
+from gconet_jax.errors import InputError
+from gconet_jax.input_pipeline.groups import prepared_name
+
+
+def prepare(dataset: str, source: Path, out: Path, *, skip_bad: bool = False) -> Path:
+    """Prepares a set, if it is not there yet.
+
+    Args:
+        dataset: a key of `BUILDERS`.
+        source: folder with the unpacked archive; see `layouts.find_layout`.
+        out: folder of prepared sets.
+        skip_bad: leave out images that cannot be used, instead of raising.
+
+    Returns:
+        The folder of the prepared set.
+
+    Raises:
+        InputError: the set is not in `source`, files cannot be used, or the disk is full.
+    """
+    builder = BUILDERS[dataset](data_dir=out, skip_bad=skip_bad)
+    if not source.is_dir() or not any(source.iterdir()):
+        raise InputError(
+            f'{source} is no folder with files. {builder.MANUAL_DOWNLOAD_INSTRUCTIONS}'
+        )
+    config = tfds.download.DownloadConfig(manual_dir=source)
+    try:
+        with tempfile.TemporaryDirectory() as unused:  # or else TFDS leaves an empty one in `out`
+            builder.download_and_prepare(download_dir=unused, download_config=config)
+    except OSError as error:
+        raise InputError(
+            f'cannot write the prepared set to {out}: {error}; mend that and run it again: '
+            'what was verified is not read twice'
+        ) from error
+    (out / f'.{prepared_name(dataset)}.verified').unlink(missing_ok=True)
+    return Path(builder.data_dir)
+
+
+def main() -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(description='Prepares a co-saliency set once.')
+    parser.add_argument('--set', required=True, choices=sorted(BUILDERS))
+    parser.add_argument('--source', required=True, type=Path, help='the unpacked archive')
+    parser.add_argument('--out', type=Path, default=Path('data/sets'), help='of prepared sets')
+    parser.add_argument(
+        '--skip-bad', action='store_true', help='leave out images that cannot be used'
+    )
+    arguments = parser.parse_args()
+    try:
+        folder = prepare(
+            arguments.set, arguments.source, arguments.out, skip_bad=arguments.skip_bad
+        )
+    except InputError as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 1
+    print(f'{arguments.set} is prepared: {folder}')
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,95 @@
+"""Is a downloaded set what was published, and is every file of use? Remembers what it checked."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from gconet_jax.input_pipeline.checks import each_image, open_pair, without_bad
+from gconet_jax.input_pipeline.files import DataError, ImageFile
+from gconet_jax.input_pipeline.groups import SHOWN, Group, list_names
+from gconet_jax.input_pipeline.layouts import find_layout
+
+
+def published_counts(
+    source: Path,
+    dataset: str,
+    groups: Sequence[Group],
+    group_count: int | None,
+    image_count: int | None,
+) -> None:
+    """Prints how the set differs from what was published, and the names without a counterpart.
+
+    Args:
+        source: folder that the set was found in.
+        dataset: name of the set.
+        groups: what was found.
+        group_count, image_count: as published; None is not compared.
+    """
+    images = sum(len(group.images) for group in groups)
+    print(f'{dataset}: {len(groups)} groups, {images} images')
+    if group_count in (None, len(groups)) and image_count in (None, images):
+        return
+    print(f'  published: {group_count or "?"} groups, {image_count or "?"} images')
+    layout = find_layout(source, dataset)
+    assert layout.masks is not None  # load_groups found them
+    with_image, with_mask = list_names(layout.images), list_names(layout.masks)
+    for what, names in (
+        ('images without a mask', with_image - with_mask),
+        ('masks without an image', with_mask - with_image),
+    ):
+        if names:
+            print(f'  {len(names)} {what}: {", ".join(sorted(names)[:SHOWN])}')
+
+
+def verified(groups: Sequence[Group], journal: Path, *, skip_bad: bool) -> tuple[Group, ...]:
+    """The groups, every image and mask decoded once; see `checks.open_pair` for what is wrong.
+
+    Args:
+        groups: with masks.
+        journal: a line of JSON for each image that was checked. A file that has not changed since
+            is not decoded again, so an interrupted call goes on where it was.
+        skip_bad: leave out what is wrong, instead of raising.
+
+    Raises:
+        DataError: the first that are wrong, and how many there are.
+    """
+    known = _read(journal)
+    journal.parent.mkdir(parents=True, exist_ok=True)
+    with journal.open('a', encoding='utf-8') as lines:
+
+        def check(image: ImageFile, mask: ImageFile | None) -> str | None:
+            assert isinstance(image, Path)
+            assert isinstance(mask, Path)
+            key = f'{_state(image)} {_state(mask)}'
+            if key in known:
+                return known[key]
+            try:
+                open_pair(image, mask)
+                problem = None
+            except DataError as error:
+                problem = str(error)
+            lines.write(json.dumps([key, problem]) + '\n')  # one call: threads do not mix lines
+            return problem
+
+        found = each_image(groups, check, title='verifying')
+    return without_bad(groups, found, skip_bad=skip_bad)
+
+
+def _read(journal: Path) -> dict[str, str | None]:
+    known = {}
+    if journal.is_file():
+        for line in journal.read_text(encoding='utf-8').splitlines():
+            try:
+                key, problem = json.loads(line)
+            except ValueError:  # the last line of a killed process
+                continue
+            known[key] = problem
+    return known
+
+
+def _state(file: Path) -> str:
+    try:
+        stat = file.stat()
+    except OSError as error:
+        return f'{file} {error}'
+    return f'{file} {stat.st_size} {stat.st_mtime_ns}'

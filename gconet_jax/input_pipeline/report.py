@@ -1,0 +1,137 @@
+"""`gconet-jax check`: what can be said of sets before a run depends on them, with pictures."""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from gconet_jax.input_pipeline.checks import each_image, open_pair
+from gconet_jax.input_pipeline.files import DataError, ImageFile, open_image
+from gconet_jax.input_pipeline.groups import SHOWN, Group, load_groups
+
+TILE = 96  # pixels of a contact sheet
+COLUMNS = 12
+OBJECT = (255, 60, 60)  # colour of the mask upon the image
+UNSHARP = 32  # more grey levels than this between 0 and 255 in a mask: saved as JPEG, or soft
+
+
+class Finding(NamedTuple):
+    """What one image showed; only `problem` keeps it from being trained on."""
+
+    problem: str | None
+    digest: bytes  # of the pixels: duplicates have the same
+    size: tuple[int, int]
+    empty: bool
+    soft: bool
+
+
+def report(root: Path, datasets: Sequence[str], sheets: Path) -> tuple[str, int]:
+    """Reads every image of the sets, writes a contact sheet of each, and says what is there.
+
+    Args:
+        root: folder of the sets.
+        datasets: their names.
+        sheets: folder of the contact sheets, `<set>.jpg`.
+
+    Returns:
+        The text, and the number of problems that would stop a training run.
+
+    Raises:
+        DataError: a set is missing or empty.
+    """
+    lines, problems = [], 0
+    seen: dict[bytes, list[str]] = defaultdict(list)
+    for dataset in datasets:
+        try:
+            groups = load_groups(root, dataset)
+        except DataError:
+            groups = load_groups(root, dataset, skip_bad=True)  # which prints what it leaves out
+            problems += 1
+        found = each_image(groups, _inspect, title=f'checking {dataset}')
+        lines += [*_of_set(dataset, groups, found), '']
+        problems += sum(finding.problem is not None for several in found for finding in several)
+        for group, several in zip(groups, found, strict=True):
+            for image, finding in zip(group.images, several, strict=True):
+                if finding.problem is None:
+                    seen[finding.digest].append(f'{group.key}/{image.stem}')
+        contact_sheet(groups, found, sheets / f'{dataset}.jpg')
+        lines.append(f'  contact sheet: {sheets / f"{dataset}.jpg"}')
+    again = [names for names in seen.values() if len(names) > 1]
+    across = [names for names in again if len({name.split('/')[0] for name in names}) > 1]
+    within = [names for names in again if names not in across]
+    lines += _listed('images are in several sets', [' = '.join(names) for names in across])
+    lines += _listed('images are twice in a set', [' = '.join(names) for names in within])
+    return '\n'.join(lines), problems
+
+
+def contact_sheet(groups: Sequence[Group], found: Sequence[Sequence[Finding]], path: Path) -> None:
+    """Writes a row for each group: its name and its first good images, the mask drawn in red."""
+    sheet = Image.new('RGB', (COLUMNS * TILE, len(groups) * (TILE + 12)), 'white')
+    draw = ImageDraw.Draw(sheet)
+    for row, (group, several) in enumerate(zip(groups, found, strict=True)):
+        top = row * (TILE + 12)
+        draw.text((2, top), f'{group.name}, {len(group.images)} images', fill='black')
+        good = [i for i, finding in enumerate(several) if finding.problem is None][:COLUMNS]
+        for column, i in enumerate(good):
+            tile = _tile(group.images[i], group.masks[i])
+            sheet.paste(tile, (column * TILE, top + 12))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(path, quality=85)
+
+
+def _tile(image: ImageFile, mask: ImageFile) -> Image.Image:
+    pixels = open_image(image, 'RGB').resize((TILE, TILE))
+    truth = open_image(mask, 'L').resize((TILE, TILE)).point([level // 2 for level in range(256)])
+    pixels.paste(OBJECT, mask=truth)
+    return pixels
+
+
+def _inspect(image: ImageFile, mask: ImageFile | None) -> Finding:
+    assert mask is not None
+    try:
+        pixels, truth = open_pair(image, mask)
+    except DataError as error:
+        return Finding(str(error), b'', (0, 0), empty=False, soft=False)
+    levels = np.count_nonzero(np.bincount(np.asarray(truth).ravel(), minlength=256)[1:255])
+    return Finding(
+        None,
+        hashlib.blake2b(pixels.tobytes(), digest_size=16).digest(),
+        pixels.size,
+        empty=truth.getextrema()[1] == 0,
+        soft=bool(levels > UNSHARP),
+    )
+
+
+def _of_set(dataset: str, groups: Sequence[Group], found: Sequence[Sequence[Finding]]) -> list[str]:
+    counts = [len(group.images) for group in groups]
+    named = [
+        (f'{group.key}/{image.stem}', finding)
+        for group, several in zip(groups, found, strict=True)
+        for image, finding in zip(group.images, several, strict=True)
+    ]
+    good = [finding.size for _, finding in named if finding.problem is None]
+    lines = [
+        f'{dataset}: {len(groups)} groups, {sum(counts)} images',
+        f'  images of a group: {min(counts)} to {max(counts)}, median {int(np.median(counts))}',
+    ]
+    if good:
+        widths, heights = zip(*good, strict=True)
+        lines.append(
+            f'  pixels: {min(widths)} to {max(widths)} wide, {min(heights)} to {max(heights)} high'
+        )
+    lines += _listed('cannot be used', [f.problem for _, f in named if f.problem is not None])
+    lines += _listed('groups of one image', [g.key for g in groups if len(g.images) == 1])
+    lines += _listed('masks are empty', [name for name, f in named if f.empty])
+    lines += _listed('masks are soft (many grey levels)', [name for name, f in named if f.soft])
+    return lines
+
+
+def _listed(what: str, names: Sequence[str]) -> list[str]:
+    if not names:
+        return []
+    rest = [f'    ... and {len(names) - SHOWN} more'] if len(names) > SHOWN else []
+    return [f'  {len(names)} {what}:', *(f'    {name}' for name in names[:SHOWN]), *rest]

@@ -1,0 +1,138 @@
+"""The cache of decoded images: whole, current, built once, or not there."""
+
+import multiprocessing
+import os
+import resource
+
+import numpy as np
+import pytest
+from tiny_data import write_set
+
+from gconet_jax.input_pipeline import cache as cache_lib
+from gconet_jax.input_pipeline.cache import cached
+from gconet_jax.input_pipeline.files import DataError
+from gconet_jax.input_pipeline.groups import load_groups
+from gconet_jax.input_pipeline.pixels import CacheReader, Decoder
+
+SIZE = 16
+
+
+@pytest.fixture
+def root(tmp_path):
+    write_set(tmp_path, 'tiny', {'ant': 3, 'bee': 2, 'cat': 2})
+    return tmp_path
+
+
+def build(root, **arguments):
+    groups = load_groups(root, 'tiny')
+    return cached(groups, image_size=SIZE, folder=root / '.cache', **arguments)
+
+
+def folders(root):
+    return sorted(path.name for path in (root / '.cache').iterdir() if path.is_dir())
+
+
+def assert_holds_the_files(cache):
+    reader = CacheReader([(cache.folder, rows) for rows in cache.rows])
+    decoder = Decoder(cache.groups, SIZE)
+    for g, group in enumerate(cache.groups):
+        for i in range(len(group.images)):
+            for ours, theirs in zip(reader(g, i), decoder(g, i), strict=True):
+                np.testing.assert_array_equal(ours, theirs)
+
+
+def test_it_holds_what_decoding_gives(root):
+    cache = build(root)
+    assert [group.name for group in cache.groups] == ['ant', 'bee', 'cat']
+    assert_holds_the_files(cache)
+    assert folders(root) == [cache.folder.name]
+
+
+def test_it_is_built_once(root, monkeypatch):
+    first = build(root)
+    monkeypatch.setattr(cache_lib, 'open_pair', lambda *_: 1 / 0)
+    assert build(root).folder == first.folder
+
+
+@pytest.mark.parametrize('change', ['content', 'time', 'removal'])
+def test_a_change_of_the_source_replaces_it(root, change):
+    first = build(root).folder
+    image = root / 'images/tiny/bee/01.jpg'
+    if change == 'content':
+        image.write_bytes((root / 'images/tiny/ant/00.jpg').read_bytes())
+    elif change == 'time':
+        os.utime(image, ns=(0, 0))
+    else:
+        image.unlink()
+    cache = build(root)
+    assert cache.folder != first
+    assert_holds_the_files(cache)
+    assert folders(root) == [cache.folder.name]
+
+
+def test_another_size_is_another_cache(root):
+    build(root)
+    cached(load_groups(root, 'tiny'), image_size=32, folder=root / '.cache')
+    assert len(folders(root)) == 2
+
+
+def test_bad_images_stop_it_or_are_left_out(root):
+    (root / 'images/tiny/ant/01.jpg').write_bytes(b'')
+    for path in (root / 'images/tiny/cat').iterdir():
+        path.write_bytes(b'')
+    with pytest.raises(DataError, match=r'3 problems in 7 images:\n.*ant/01\.jpg'):
+        build(root)
+    assert folders(root) == []
+    for _ in range(2):  # built, then read
+        cache = build(root, skip_bad=True)
+        assert [[i.stem for i in g.images] for g in cache.groups] == [['00', '02'], ['00', '01']]
+        assert_holds_the_files(cache)
+    with pytest.raises(DataError, match='3 problems'):  # who does not skip is told all the same
+        build(root)
+
+
+def _build_in_a_process(root, barrier, results):
+    barrier.wait()
+    results.put(build(root).folder)
+
+
+def test_two_processes_at_once_build_one(root):
+    context = multiprocessing.get_context('spawn')
+    barrier, results = context.Barrier(2), context.Queue()
+    processes = [
+        context.Process(target=_build_in_a_process, args=(root, barrier, results)) for _ in range(2)
+    ]
+    for process in processes:
+        process.start()
+    found = {results.get(timeout=120) for _ in processes}
+    for process in processes:
+        process.join()
+    assert folders(root) == [folder.name for folder in found]
+    assert_holds_the_files(build(root))
+
+
+def test_an_interrupted_build_leaves_nothing(root, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cache_lib, 'to_square', interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        build(root)
+    assert folders(root) == []
+
+
+def test_a_full_disk_is_said_before_anything_is_decoded(root):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))  # the same error path as a full disk
+    try:
+        with pytest.raises(DataError, match=r'cannot build the cache .*data\.cache=False'):
+            build(root)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert folders(root) == []
+
+
+def test_a_folder_that_cannot_be_made_is_named(root):
+    (root / '.cache').write_text('a file')
+    with pytest.raises(DataError, match=r'cannot build the cache .*data\.cache_dir'):
+        build(root)
