@@ -78,9 +78,13 @@ class Checkpoints:
             cleanup_tmp_directories=True,
         )
 
-    def save(self, state: TrainState, batches: grain.DatasetIterator, *, force: bool) -> None:
-        """Saves if the interval says so, or if forced and the step is not saved yet."""
-        step = int(state.step)
+    def save(
+        self, step: int, state: TrainState, batches: grain.DatasetIterator, *, force: bool
+    ) -> None:
+        """Saves if the interval says so, or if forced and the step is not saved yet.
+
+        `step` is that of `state`, which is not asked for it: that would wait for the device.
+        """
         latest = self._checkpointer.latest
         if latest is not None and latest.step == step:
             return

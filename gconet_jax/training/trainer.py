@@ -1,7 +1,6 @@
 """The training run: data, model, state, then step after step."""
 
 import dataclasses
-import time
 from pathlib import Path
 
 import jax
@@ -14,7 +13,7 @@ from gconet_jax.input_pipeline.loader import make_train_iterator
 from gconet_jax.input_pipeline.sets import TrainingSet, training_sets
 from gconet_jax.models.gconet_plus import GCoNetPlus
 from gconet_jax.training import checkpoint, state
-from gconet_jax.training.metric_writer import MetricWriter
+from gconet_jax.training.metric_writer import MetricWriter, Pace
 from gconet_jax.training.step import make_train_step
 from gconet_jax.weights.vgg import load_backbone
 
@@ -52,22 +51,18 @@ def train(config: Config, workdir: Path) -> state.TrainState:
         augment = make_augment(config.augment, config.train.seed)
         train_step = make_train_step(graph, config)
         progress = tqdm(range(first, steps), initial=first, total=steps, unit='step')
-        waited, since, logged = 0.0, time.perf_counter(), first
+        pace = Pace()
         for step in progress:
-            before = time.perf_counter()
-            batch = next(batches)
-            waited += time.perf_counter() - before
+            with pace.waiting():
+                batch = next(batches)
             batch = augment(jax.device_put(batch), step)
             train_state, metrics = train_step(train_state, batch)
+            pace.steps += 1
             if (step + 1) % config.train.log_every == 0 or step + 1 == steps:
                 scalars = {name: float(value) for name, value in metrics.items()}
-                elapsed = time.perf_counter() - since
-                scalars['steps_per_second'] = (step + 1 - logged) / elapsed
-                scalars['waiting'] = waited / elapsed  # share of the time spent on data
-                writer.write(step + 1, scalars)
-                waited, since, logged = 0.0, time.perf_counter(), step + 1
+                writer.write(step + 1, scalars | pace.report())
                 progress.set_postfix(loss=f'{scalars["loss"]:.4g}')
-            checkpoints.save(train_state, batches, force=step + 1 == steps)
+            checkpoints.save(step + 1, train_state, batches, force=step + 1 == steps)
         return train_state
     finally:
         batches.close()
