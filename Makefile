@@ -19,9 +19,11 @@ $(VENV)/installed: pyproject.toml
 	touch $@
 
 # Two runs that differ in the group modules alone, scored on classes that neither has seen. Steps
-# this small keep one core busy, so the runs go side by side; the second writes to a log.
+# this small keep one core busy, so the runs go side by side, with a thread each (NPROC is XLA's);
+# the second writes to a log.
 demo: setup
 	$(BIN)/python data/synthetic.py $(DEMO)/data
+	export NPROC=1; \
 	$(BIN)/python train.py --config=configs/synthetic.py:no_group --workdir=$(DEMO)/no_group \
 	    --config.data.root=$(DEMO)/data > $(DEMO)/no_group.log 2>&1 & other=$$!; \
 	$(BIN)/python train.py --config=configs/synthetic.py --workdir=$(DEMO)/gconet \

@@ -5,10 +5,12 @@
 
 `configs/synthetic.py:no_group` is the same without the group modules (GAM, GCM): each image is
 then on its own. What differs from the paper is what makes a network learn from nothing in so few
-steps: no second pass (RACM), a softer binarisation, more weight on the IoU, a rate that falls.
+steps: no second pass (RACM), a softer binarisation, more weight on the IoU, a rate that falls,
+and, at the end, batch norm as it is at inference.
 """
 
 from gconet_jax.config import (
+    AugmentConfig,
     Config,
     DataConfig,
     LossConfig,
@@ -43,8 +45,13 @@ def get_config(variant: str = 'gconet'):
                 group_sizes=(6,),
                 workers=0,
             ),
+            augment=AugmentConfig.off(),
             train=TrainConfig(
-                steps=1300, learning_rate=3e-3, schedule='cosine', checkpoint_every=500
+                steps=1300,
+                learning_rate=3e-3,
+                schedule='cosine',
+                freeze_batch_norm_after=900,
+                checkpoint_every=500,
             ),
         )
     )

@@ -174,6 +174,10 @@ class TrainConfig:
     b2: float = 0.99
     # Released: True (a name filter matches nothing), with batch statistics all the same.
     freeze_backbone: bool = False
+    # After so many steps batch norm keeps its running statistics, as at inference; 0: never. Batch
+    # statistics over two groups tell what each group shares; weights that rely on it fail a group
+    # that comes alone, and these steps correct them.
+    freeze_batch_norm_after: int = 0
     backbone_weights: str = ''  # file of ImageNet weights; '' starts from random ones
     seed: int = 0
     log_every: int = 10  # steps
@@ -185,6 +189,7 @@ class TrainConfig:
         _require(self.steps > 0 or self.epochs > 0, 'train.epochs', 'must be positive')
         _require(self.learning_rate > 0, 'train.learning_rate', 'must be positive')
         _choice(self.schedule, 'train.schedule', 'constant', 'cosine')
+        _require(self.freeze_batch_norm_after >= 0, 'train.freeze_batch_norm_after', 'is negative')
         for name in ('b1', 'b2'):
             _require(0 <= getattr(self, name) < 1, f'train.{name}', 'must be in [0, 1)')
         for name in ('log_every', 'checkpoint_every', 'keep_checkpoints'):

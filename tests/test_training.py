@@ -165,6 +165,15 @@ def test_a_broken_image_stops_the_run_before_it_starts(root, tmp_path):
     assert not (tmp_path / 'run').exists()
 
 
+def test_batch_norm_freezes_after_its_steps(root, tmp_path):
+    before = train(config(root, steps=1), tmp_path / 'before')
+    after = train(config(root, freeze_batch_norm_after=1), tmp_path / 'after')
+    assert int(after.step) == 2
+    jax.tree.map(np.testing.assert_array_equal, after.batch_stats, before.batch_stats)
+    moved = jax.tree.map(lambda a, b: bool((a != b).any()), after.params, before.params)
+    assert np.mean(jax.tree.leaves(moved)) > 0.9
+
+
 def test_labels_of_joint_sets(root):
     joint = config(root).data
 

@@ -19,8 +19,12 @@ Metrics = dict[str, jax.Array]
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
 
-def make_train_step(graph: nnx.GraphDef, config: Config) -> TrainStep:
+def make_train_step(
+    graph: nnx.GraphDef, config: Config, *, freeze_batch_norm: bool = False
+) -> TrainStep:
     """The jitted step; it consumes (donates) the state that it is given.
+
+    With `freeze_batch_norm` it normalises by the running statistics and leaves them as they are.
 
     Its metrics, all () float32: `loss`, each term of the loss before its weight, `k_fell_back`
     (share of the pairs), `grad_norm`.
@@ -28,7 +32,7 @@ def make_train_step(graph: nnx.GraphDef, config: Config) -> TrainStep:
     optimizer = make_optimizer(config.train)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        grads, metrics, moments = gradients(graph, config, state, batch)
+        grads, metrics, moments = gradients(graph, config, state, batch, freeze_batch_norm)
         with jax.numpy_dtype_promotion('standard'):  # Optax raises a float to an int32 power
             updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         new_state = TrainState(
@@ -44,7 +48,11 @@ def make_train_step(graph: nnx.GraphDef, config: Config) -> TrainStep:
 
 
 def gradients(
-    graph: nnx.GraphDef, config: Config, state: TrainState, batch: Batch
+    graph: nnx.GraphDef,
+    config: Config,
+    state: TrainState,
+    batch: Batch,
+    freeze_batch_norm: bool = False,
 ) -> tuple[Tree, Metrics, Tree]:
     """Gradients of the loss summed over the pairs of `batch`, metrics, and batch-norm moments.
 
@@ -54,6 +62,7 @@ def gradients(
 
     def pair_loss(params: Tree, pair: Batch):
         model = nnx.merge(graph, params, state.frozen, state.batch_stats)
+        model = nnx.view(model, use_running_average=freeze_batch_norm)
         images, masks = pair['image'], pair['mask']
         if images.dtype == jnp.uint8:
             images, masks = normalize(images), masks.astype(jnp.float32) / 255

@@ -50,13 +50,16 @@ def train(config: Config, workdir: Path) -> state.TrainState:
             print(f'Going on at step {first} of {steps}')
         augment = make_augment(config.augment, config.train.seed)
         train_step = make_train_step(graph, config)
+        late_step = make_train_step(graph, config, freeze_batch_norm=True)
+        late = config.train.freeze_batch_norm_after or steps
         progress = tqdm(range(first, steps), initial=first, total=steps, unit='step')
         pace = Pace()
         for step in progress:
             with pace.waiting():
                 batch = next(batches)
             batch = augment(jax.device_put(batch), step)
-            train_state, metrics = train_step(train_state, batch)
+            update = train_step if step < late else late_step
+            train_state, metrics = update(train_state, batch)
             pace.steps += 1
             if (step + 1) % config.train.log_every == 0 or step + 1 == steps:
                 scalars = {name: float(value) for name, value in metrics.items()}
