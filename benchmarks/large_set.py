@@ -2,7 +2,7 @@
 
     python benchmarks/large_set.py FOLDER [--entries=200000]
 
-The set is one small image and mask, linked under as many names in FOLDER, which is kept: the first
+The set is a few small images and masks, linked under as many names in FOLDER, which is kept: the first
 call builds the set and its cache (minutes), the next ones only measure. Time and memory do not
 depend on the size of the images, because the cache is memory-mapped. A fresh process is timed from
 its start to its first batch, and its largest resident memory is read after 50 of them.
@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 GROUPS = 78
 SIZE = 32
+LINKS = 50_000  # of a file; file systems allow some more
 CHILD = """
 import sys, time, resource
 start = time.time()
@@ -45,13 +46,14 @@ if __name__ == '__main__':
 
 
 def make_set(root: Path, entries: int) -> None:
-    """Links one image and one mask under `entries` names."""
+    """Links a few images and masks under `entries` names."""
     rng = np.random.default_rng(0)
     root.mkdir(parents=True, exist_ok=True)
-    image, mask = root / 'one.jpg', root / 'one.png'
-    Image.fromarray(rng.integers(0, 256, (SIZE, SIZE, 3), np.uint8)).save(image)
-    Image.fromarray(np.eye(SIZE, dtype=np.uint8) * 255).save(mask)
     for i in tqdm(range(entries), desc='linking', unit='image'):
+        image, mask = (root / f'{i // LINKS}.{suffix}' for suffix in ('jpg', 'png'))
+        if i % LINKS == 0:
+            Image.fromarray(rng.integers(0, 256, (SIZE, SIZE, 3), np.uint8)).save(image)
+            Image.fromarray(np.eye(SIZE, dtype=np.uint8) * 255).save(mask)
         for kind, source in (('images', image), ('gts', mask)):
             path = root / kind / 'large' / f'{i % GROUPS:02}' / f'{i:012}{source.suffix}'
             if i < GROUPS:

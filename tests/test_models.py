@@ -10,9 +10,11 @@ from flax import nnx
 
 from gconet_jax import affinity, losses
 from gconet_jax.config import Config, LossConfig, ModelConfig
+from gconet_jax.evaluation.evaluator import make_segment
 from gconet_jax.models import layers
 from gconet_jax.models.confidence import binarise
 from gconet_jax.models.gconet_plus import GCoNetPlus
+from gconet_jax.models.layers import with_running_average
 from gconet_jax.training import state as train_state
 from gconet_jax.training import step as train_step
 
@@ -84,7 +86,7 @@ def test_padded_training_step_equals_unpadded(reduction, features):
 
 
 def test_padded_maps_equal_unpadded():
-    model = nnx.view(GCoNetPlus(SMALL, rngs=nnx.Rngs(0)), use_running_average=True)
+    model = with_running_average(GCoNetPlus(SMALL, rngs=nnx.Rngs(0)))
     plain, padded = batch(3), batch(3, padding=3)
     images = padded['image'][0].astype(jnp.float32) / 255
     maps = model.segment(images, padded['valid'][0])
@@ -115,6 +117,13 @@ def test_switches_train(name):
         if not np.any(np.asarray(grad))
     ]
     assert not unreached
+
+
+def test_a_model_without_batch_norm_segments():
+    model = GCoNetPlus(dataclasses.replace(SMALL, **ROWS['t1_2']), rngs=nnx.Rngs(0))
+    given = batch(2)
+    maps = make_segment(model)(np.asarray(given['image'][0], np.uint8), given['valid'][0])
+    assert maps.shape == given['mask'][0].shape
 
 
 def test_config_refuses_masked_gst_without_racm():

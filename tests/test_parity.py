@@ -10,6 +10,7 @@ import pytest
 from flax import nnx
 
 from gconet_jax.models.consensus import consensus
+from gconet_jax.models.layers import with_running_average
 from gconet_jax.training import state as train_state
 from gconet_jax.training import step as train_step
 from gconet_jax.weights import torch_gconet
@@ -27,7 +28,7 @@ def relative_to_largest(actual, expected):
 @pytest.mark.parametrize('path', golden_cases.cases('eval_*.npz'), ids=lambda p: p.stem)
 def test_eval(path):
     meta, golden = golden_cases.load(path)
-    model = nnx.view(golden_cases.released_model(meta), use_running_average=True)
+    model = with_running_average(golden_cases.released_model(meta))
     graph, weights = nnx.split(model)
     x = golden_cases.images(meta, meta['n'])
 

@@ -103,7 +103,7 @@ def test_test_classes_are_unseen(plan):
 
 def test_groups_share_distinct_classes(plan):
     shared = [group.shared for group in plan]
-    assert len(set(shared)) == len(shared) == 60
+    assert len(set(shared)) == len(shared) == synthetic.TRAIN[0] + synthetic.TEST[0]
 
 
 def test_distractors(plan):

@@ -10,6 +10,7 @@ from flax import nnx
 
 from gconet_jax.config import ModelConfig
 from gconet_jax.models.gconet_plus import GCoNetPlus
+from gconet_jax.models.layers import with_running_average
 from gconet_jax.models.vgg import VGG16
 from gconet_jax.weights import torch_gconet
 from gconet_jax.weights.vgg import load_backbone
@@ -64,7 +65,7 @@ def test_calibrated_batch_norm_gives_the_plain_outputs(tmp_path):
     x = jnp.asarray(np.random.default_rng(1).standard_normal((1, 32, 32, 3)), jnp.float32)
     valid = jnp.ones(1, bool)
     expected = plain(x, valid)
-    actual = nnx.view(normalised, use_running_average=True)(x, valid)
+    actual = with_running_average(normalised)(x, valid)
     for left, right in zip(expected, actual, strict=True):
         np.testing.assert_allclose(right, left, atol=1e-3 * float(jnp.abs(left).max()))
 

@@ -18,7 +18,7 @@ from gconet_jax.input_pipeline.files import size_of
 from gconet_jax.input_pipeline.groups import Group
 from gconet_jax.input_pipeline.loader import eval_batches
 from gconet_jax.models.gconet_plus import GCoNetPlus, normalize
-from gconet_jax.models.layers import interpolation_matrix
+from gconet_jax.models.layers import interpolation_matrix, with_running_average
 
 Segment = Callable[[np.ndarray, np.ndarray], jax.Array]
 
@@ -29,7 +29,7 @@ GROUP_SIZES = (2, 4, 6, 8, 12, 16, 24, 32)
 
 def make_segment(model: GCoNetPlus) -> Segment:
     """The jitted model for inference: uint8 (G, N, H, W, 3), valid (G, N) -> (G, N, H, W) maps."""
-    graph, weights = nnx.split(nnx.view(model, use_running_average=True))
+    graph, weights = nnx.split(with_running_average(model))
 
     @jax.jit
     def segment(weights, images, valid):

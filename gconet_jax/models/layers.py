@@ -2,11 +2,14 @@
 
 import functools
 import math
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+
+Model = TypeVar('Model', bound=nnx.Module)
 
 BATCH_NORM_MOMENTUM = 0.9  # PyTorch writes it 0.1
 BATCH_NORM_EPSILON = 1e-5
@@ -59,7 +62,7 @@ class BatchNorm(nnx.Module):
         self.use_running_average = False
 
     def set_view(self, *, use_running_average: bool | None = None) -> None:
-        """Serves `nnx.view(model, use_running_average=True)`, the model for inference."""
+        """Serves `with_running_average`."""
         if use_running_average is not None:
             self.use_running_average = use_running_average
 
@@ -76,6 +79,11 @@ class BatchNorm(nnx.Module):
             self.sow(BatchMoments, 'moments', (mean, unbiased))
         scale = self.scale[...] * jax.lax.rsqrt(var + BATCH_NORM_EPSILON)
         return (x - along_channels(mean)) * along_channels(scale) + along_channels(self.bias[...])
+
+
+def with_running_average(model: Model, use: bool = True) -> Model:
+    """The model with the same arrays whose batch norms, if any, use their running statistics."""
+    return nnx.view(model, use_running_average=use, raise_if_not_found=False)
 
 
 @functools.cache

@@ -11,7 +11,7 @@ from flax import nnx
 from gconet_jax import losses
 from gconet_jax.config import Config
 from gconet_jax.models.gconet_plus import normalize
-from gconet_jax.models.layers import BATCH_NORM_MOMENTUM, BatchMoments
+from gconet_jax.models.layers import BATCH_NORM_MOMENTUM, BatchMoments, with_running_average
 from gconet_jax.training.state import TrainState, Tree, make_optimizer
 
 Batch = dict[str, jax.Array]  # as input_pipeline.loader makes it, or with float32 images and masks
@@ -62,7 +62,7 @@ def gradients(
 
     def pair_loss(params: Tree, pair: Batch):
         model = nnx.merge(graph, params, state.frozen, state.batch_stats)
-        model = nnx.view(model, use_running_average=freeze_batch_norm)
+        model = with_running_average(model, freeze_batch_norm)
         images, masks = pair['image'], pair['mask']
         if images.dtype == jnp.uint8:
             images, masks = normalize(images), masks.astype(jnp.float32) / 255
