@@ -2,10 +2,10 @@
 
     python benchmarks/large_set.py FOLDER [--entries=200000]
 
-The set is a few small images and masks, linked under as many names in FOLDER, which is kept: the first
-call builds the set and its cache (minutes), the next ones only measure. Time and memory do not
-depend on the size of the images, because the cache is memory-mapped. A fresh process is timed from
-its start to its first batch, and its largest resident memory is read after 50 of them.
+The set is a few small images and masks, linked under as many names in FOLDER, which is kept: the
+first call builds the set and its cache (minutes), the next ones only measure. Time does not depend
+on the size of the images, because the cache is memory-mapped. A fresh process is timed from its
+start to its first batch, and its largest resident memory is read after 50 of them.
 """
 
 import argparse
