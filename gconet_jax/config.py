@@ -179,6 +179,8 @@ class TrainConfig:
     # that comes alone, and these steps correct them.
     freeze_batch_norm_after: int = 0
     backbone_weights: str = ''  # file of ImageNet weights; '' starts from random ones
+    # Devices along pairs of groups and along the images of a group, such as (2, 4); (): chosen.
+    mesh: tuple[int, ...] = ()
     seed: int = 0
     log_every: int = 10  # steps
     checkpoint_every: int = 500  # steps
@@ -190,6 +192,12 @@ class TrainConfig:
         _require(self.learning_rate > 0, 'train.learning_rate', 'must be positive')
         _choice(self.schedule, 'train.schedule', 'constant', 'cosine')
         _require(self.freeze_batch_norm_after >= 0, 'train.freeze_batch_norm_after', 'is negative')
+        mesh = self.mesh
+        _require(
+            not mesh or (len(mesh) == 2 and min(mesh) >= 1),
+            'train.mesh',
+            f'{mesh} is neither () nor (devices along pairs, along images)',
+        )
         for name in ('b1', 'b2'):
             _require(0 <= getattr(self, name) < 1, f'train.{name}', 'must be in [0, 1)')
         for name in ('log_every', 'checkpoint_every', 'keep_checkpoints'):

@@ -1,6 +1,7 @@
 """From folders of images to batches.
 
-groups.py finds and checks the groups of images of a set, pairs.py says which of them meet at a
-step, loader.py reads their pixels. All of it runs on the host, in NumPy, PIL and Grain; random
-changes to pixels happen later, on the accelerator.
+files.py reads an image file, layouts.py and groups.py find the groups of a set, checks.py and
+report.py say what is wrong with them. pixels.py and cache.py bring images to training size, sets.py
+puts a config's sets together, pairs.py says which groups meet at a step, loader.py makes batches.
+All of it runs on the host, in NumPy, PIL and Grain. augment.py changes batches on the accelerator.
 """

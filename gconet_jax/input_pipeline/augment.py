@@ -7,7 +7,8 @@ Each operation gives what PIL gives on the same parameters, to one level in 255:
 Shapes are of one image: image (S, S, 3) and mask (S, S), uint8 values held as float32.
 """
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -23,29 +24,34 @@ GREY = (19595, 38470, 7471)
 SMOOTH = ((1, 1, 1), (1, 5, 1), (1, 1, 1))
 
 
-def make_augment(config: AugmentConfig, seed: int) -> Callable[[Batch, Any], Batch]:
+def make_augment(
+    config: AugmentConfig, seed: int, shardings: Mapping[str, Any] | None = None
+) -> Callable[[Batch, Any], Batch]:
     """The jitted function (batch, step) -> batch; the identity if `config` changes nothing.
 
-    What happens to an image is a function of (seed, step, its place in the batch) alone.
+    What happens to an image is a function of (seed, step, its place in the batch) alone, wherever
+    `shardings` put it.
     """
     if config == AugmentConfig.off():
         return lambda batch, step: batch
 
-    @jax.jit
+    def of_image(key: jax.Array, place: jax.Array, image: jax.Array, mask: jax.Array):
+        return change(jax.random.fold_in(key, place), image, mask, config)
+
+    of_batch = of_image
+    for _ in ('pair', 'group', 'image'):
+        of_batch = jax.vmap(of_batch, (None, 0, 0, 0))
+
+    @functools.partial(jax.jit, out_shardings=shardings)
     def augment(batch: Batch, step: jax.Array) -> Batch:
-        images, masks = batch['image'], batch['mask']
-        lead = masks.shape[:-2]
-        count = masks[..., 0, 0].size
+        valid = batch['valid']
         key = jax.random.fold_in(jax.random.key(seed), step)
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(count))
-        changed = jax.vmap(lambda key, image, mask: change(key, image, mask, config))(
-            keys, images.reshape(count, *images.shape[-3:]), masks.reshape(count, *masks.shape[-2:])
-        )
-        image, mask = (x.reshape(*lead, *x.shape[1:]) for x in changed)
-        valid = batch['valid'][..., None, None]
+        places = jnp.arange(valid.size).reshape(valid.shape)
+        image, mask = of_batch(key, places, batch['image'], batch['mask'])
+        seen = valid[..., None, None]
         return batch | {
-            'image': jnp.where(valid[..., None], image, 0),
-            'mask': jnp.where(valid, mask, 0),
+            'image': jnp.where(seen[..., None], image, 0),
+            'mask': jnp.where(seen, mask, 0),
         }
 
     return lambda batch, step: augment(batch, jnp.asarray(step, jnp.uint32))

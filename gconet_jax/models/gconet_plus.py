@@ -96,23 +96,22 @@ class GCoNetPlus(nnx.Module):
     def segment(self, images: jax.Array, valid: jax.Array) -> Segmentation:
         """Maps of G groups; nothing that only training needs is computed."""
         features = self._encode(images, valid)
-        weighted, _ = self._consensus(features[-1], valid)
+        weighted, _ = self._consensus(_apart(features[-1], valid.shape), valid)
         maps, _, _ = self._decode(weighted, features, images, valid)
         return maps
 
     def __call__(self, images: jax.Array, valid: jax.Array) -> PairOutput:
         """The training pass over a pair of groups (2, N, H, W, 3)."""
         features = self._encode(images, valid)
-        x5 = features[-1]
+        x5 = _apart(features[-1], valid.shape)
         weighted, contrasted = self._consensus(x5, valid)
         contrast_logits = None
         if self.gcm is not None:
-            both = jnp.stack([weighted, contrasted])
-            height, width = images.shape[2:4]
-            coarse = self.gcm(_flat(both, 3))
-            contrast_logits = layers.resize(coarse, height, width).reshape(
-                *both.shape[:3], height, width
-            )
+            both = jnp.concatenate([weighted, contrasted])  # (4, N, ...): own, then the other's
+            coarse = self.gcm(_together(both))
+            finer = layers.resize(coarse, images.shape[2], images.shape[3])[..., 0]
+            finer = _apart(finer, both.shape[:2])
+            contrast_logits = finer.reshape(2, *valid.shape, *images.shape[2:4])
         maps, side_logits, p1 = self._decode(weighted, features, images, valid)
 
         pooled = x5.mean(axis=(2, 3))
@@ -121,7 +120,7 @@ class GCoNetPlus(nnx.Module):
             class_logits = self._classify(pooled)
         if self.config.racm:
             masked = images * self._masks(maps, p1)[..., None]
-            masked_features = self._encode(masked, valid)[-1].mean(axis=(2, 3))
+            masked_features = _apart(self._encode(masked, valid)[-1], valid.shape).mean((2, 3))
             masked_class_logits = self._classify(masked_features)
         return PairOutput(
             maps,
@@ -134,10 +133,8 @@ class GCoNetPlus(nnx.Module):
         )
 
     def _encode(self, images: jax.Array, valid: jax.Array) -> tuple[jax.Array, ...]:
-        """Backbone features, each (G, N, h, w, C)."""
-        groups = images.shape[:2]
-        features = self.backbone(_flat(images, 2), valid.reshape(-1))
-        return tuple(x.reshape(*groups, *x.shape[1:]) for x in features)
+        """Backbone features, each (N·G, h, w, C)."""
+        return self.backbone(_together(images), _together(valid))
 
     def _consensus(self, x5: jax.Array, valid: jax.Array) -> tuple[jax.Array, jax.Array]:
         """x5 under the consensus of its own group, and under that of the pair's other one."""
@@ -153,11 +150,10 @@ class GCoNetPlus(nnx.Module):
         images: jax.Array,
         valid: jax.Array,
     ) -> tuple[Segmentation, tuple[jax.Array, ...], jax.Array]:
-        """Maps, side logits (G, N, h, w), and p1 (G·N, H, W, C)."""
-        groups, size = images.shape[:2], (images.shape[2], images.shape[3])
-        flat_valid = valid.reshape(-1)
-        skips = tuple(_flat(x, 2) for x in features[:-1])
-        p1, sides = self.decoder(_flat(weighted, 2), skips, size, flat_valid)
+        """Maps, side logits (G, N, h, w), and p1 (N·G, H, W, C)."""
+        groups, size = valid.shape, (images.shape[2], images.shape[3])
+        flat_valid = _together(valid)
+        p1, sides = self.decoder(_together(weighted), features[:-1], size, flat_valid)
         if self.cem is not None:
             binarised = self.cem(p1, flat_valid)
         else:
@@ -165,22 +161,30 @@ class GCoNetPlus(nnx.Module):
             logits = self.predict(p1)[..., 0]
             half = jnp.full_like(logits, 0.5)
             binarised = Binarisation(logits, nnx.sigmoid(logits), half, jnp.asarray(False))
-        prob, thresh = (x.reshape(*groups, *size) for x in (binarised.prob, binarised.thresh))
-        logits = binarised.logits.reshape(*groups, *size)
+        logits, prob, thresh = (_apart(x, groups) for x in binarised[:3])
         segmentation = Segmentation(logits, prob, thresh, binarised.fell_back)
-        return segmentation, tuple(s.reshape(*groups, *s.shape[1:3]) for s in sides), p1
+        return segmentation, tuple(_apart(s[..., 0], groups) for s in sides), p1
 
     def _masks(self, maps: Segmentation, p1: jax.Array) -> jax.Array:
         """What the RACM multiplies the images with, (G, N, H, W)."""
         if self.mask is None:
             return nnx.sigmoid(maps.logits)
-        return nnx.sigmoid(self.mask(p1)[..., 0]).reshape(maps.logits.shape)
+        return _apart(nnx.sigmoid(self.mask(p1)[..., 0]), maps.logits.shape[:2])
 
     def _classify(self, pooled: jax.Array) -> jax.Array:
         assert self.classifier is not None
         return self.classifier(pooled)
 
 
-def _flat(x: jax.Array, axes: int) -> jax.Array:
-    """Joins the first `axes` axes."""
-    return x.reshape(-1, *x.shape[axes:])
+# Images go before groups when the two axes become one: so that an axis of images that is spread
+# over devices stays spread.
+
+
+def _together(x: jax.Array) -> jax.Array:
+    """(G, N, ...) -> (N·G, ...)."""
+    return x.swapaxes(0, 1).reshape(-1, *x.shape[2:])
+
+
+def _apart(x: jax.Array, groups: tuple[int, ...]) -> jax.Array:
+    """(N·G, ...) -> (G, N, ...), for groups = (G, N)."""
+    return x.reshape(groups[1], groups[0], *x.shape[1:]).swapaxes(0, 1)

@@ -1,5 +1,6 @@
 """One update: batch -> model -> losses -> gradients -> Adam, as one jitted program."""
 
+import functools
 from collections.abc import Callable
 from typing import cast
 
@@ -7,11 +8,13 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
+from jax.sharding import Mesh
 
 from gconet_jax import losses
 from gconet_jax.config import Config
 from gconet_jax.models.gconet_plus import normalize
 from gconet_jax.models.layers import BATCH_NORM_MOMENTUM, BatchMoments, with_running_average
+from gconet_jax.training.mesh import batch_shardings, make_mesh, replicated
 from gconet_jax.training.state import TrainState, Tree, make_optimizer
 
 Batch = dict[str, jax.Array]  # as input_pipeline.loader makes it, or with float32 images and masks
@@ -20,19 +23,29 @@ TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
 
 def make_train_step(
-    graph: nnx.GraphDef, config: Config, *, freeze_batch_norm: bool = False
+    graph: nnx.GraphDef,
+    config: Config,
+    mesh: Mesh | None = None,
+    *,
+    freeze_batch_norm: bool = False,
 ) -> TrainStep:
     """The jitted step; it consumes (donates) the state that it is given.
 
+    The state is the same on all devices of `mesh` (one device by default), the batch spread over
+    them; pairs beyond the mesh's are taken one after another.
     With `freeze_batch_norm` it normalises by the running statistics and leaves them as they are.
 
     Its metrics, all () float32: `loss`, each term of the loss before its weight, `k_fell_back`
     (share of the pairs), `grad_norm`.
     """
     optimizer = make_optimizer(config.train)
+    mesh = mesh or make_mesh(1, (1,), devices=jax.devices()[:1])
+    at_once = mesh.shape['pair']
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        grads, metrics, moments = gradients(graph, config, state, batch, freeze_batch_norm)
+        grads, metrics, moments = gradients(
+            graph, config, state, batch, at_once=at_once, freeze_batch_norm=freeze_batch_norm
+        )
         with jax.numpy_dtype_promotion('standard'):  # Optax raises a float to an int32 power
             updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         new_state = TrainState(
@@ -44,7 +57,13 @@ def make_train_step(
         )
         return new_state, metrics | {'grad_norm': optax.tree.norm(grads)}
 
-    return jax.jit(step, donate_argnums=0)
+    everywhere = replicated(mesh)
+    return jax.jit(
+        step,
+        donate_argnums=0,
+        in_shardings=(everywhere, batch_shardings(mesh)),
+        out_shardings=everywhere,
+    )
 
 
 def gradients(
@@ -52,12 +71,15 @@ def gradients(
     config: Config,
     state: TrainState,
     batch: Batch,
+    *,
+    at_once: int | None = None,
     freeze_batch_norm: bool = False,
 ) -> tuple[Tree, Metrics, Tree]:
     """Gradients of the loss summed over the pairs of `batch`, metrics, and batch-norm moments.
 
     Pairs are independent of each other: each has its own batch statistics and its own k. The
-    moments have a leading axis of pairs.
+    moments have a leading axis of pairs. Only `at_once` pairs (default: all) are in memory at a
+    time.
     """
 
     def pair_loss(params: Tree, pair: Batch):
@@ -72,14 +94,36 @@ def gradients(
         fell_back = output.maps.fell_back.astype(jnp.float32)
         return loss, (terms | {'k_fell_back': fell_back}, moments)
 
-    def batch_loss(params: Tree):
-        loss, (terms, moments) = jax.vmap(pair_loss, in_axes=(None, 0))(params, batch)
+    def batch_loss(params: Tree, pairs: Batch):
+        loss, (terms, moments) = jax.vmap(pair_loss, in_axes=(None, 0))(params, pairs)
         return loss.sum(), (terms, moments)
 
     grad_fn = jax.value_and_grad(batch_loss, has_aux=True)
-    (loss, (terms, moments)), grads = grad_fn(state.params)
+    count = len(batch['label'])
+    if at_once in (None, count):
+        (loss, (terms, moments)), grads = grad_fn(state.params, batch)
+    else:
+
+        def add(total: Tree, pairs: Batch):
+            (loss, aux), grads = grad_fn(state.params, pairs)
+            return jax.tree.map(jnp.add, total, (loss, grads)), aux
+
+        zero = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, state.params))
+        turns = jax.tree.map(functools.partial(_in_turns, at_once=at_once), batch)
+        (loss, grads), aux = jax.lax.scan(add, zero, turns)
+        terms, moments = jax.tree.map(_in_order, aux)
     metrics = {name: value.mean() for name, value in terms.items()}
     return grads, metrics | {'loss': loss}, moments
+
+
+def _in_turns(x: jax.Array, at_once: int) -> jax.Array:
+    """(pairs, ...) -> (turns, at_once, ...); each device takes its own pairs one after another."""
+    return x.reshape(at_once, -1, *x.shape[1:]).swapaxes(0, 1)
+
+
+def _in_order(x: jax.Array) -> jax.Array:
+    """(turns, at_once, ...) -> (pairs, ...), the inverse of `_in_turns`."""
+    return x.swapaxes(0, 1).reshape(-1, *x.shape[2:])
 
 
 def update_batch_stats(batch_stats: Tree, moments: Tree) -> Tree:

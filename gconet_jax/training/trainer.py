@@ -13,6 +13,13 @@ from gconet_jax.input_pipeline.loader import make_train_iterator
 from gconet_jax.input_pipeline.sets import TrainingSet, training_sets
 from gconet_jax.models.gconet_plus import GCoNetPlus
 from gconet_jax.training import checkpoint, state
+from gconet_jax.training.mesh import (
+    batch_shardings,
+    make_mesh,
+    part_of_process,
+    put_batch,
+    replicated,
+)
 from gconet_jax.training.metric_writer import MetricWriter, Pace
 from gconet_jax.training.step import make_train_step
 from gconet_jax.weights.vgg import load_backbone
@@ -32,6 +39,7 @@ def train(config: Config, workdir: Path) -> state.TrainState:
     checkpoints = checkpoint.Checkpoints(
         workdir, every=config.train.checkpoint_every, keep=config.train.keep_checkpoints
     )
+    mesh = make_mesh(len(sets), config.data.group_sizes, shape=config.train.mesh)
     batches = make_train_iterator(
         sets,
         image_size=config.data.image_size,
@@ -40,24 +48,26 @@ def train(config: Config, workdir: Path) -> state.TrainState:
         seed=config.train.seed,
         workers=config.data.workers,
         cut_epochs=config.data.cut_epochs,
+        part=part_of_process(mesh),
     )
     writer = MetricWriter(workdir)
     try:
         graph, train_state = _create(config)
+        train_state = jax.device_put(train_state, replicated(mesh))
         train_state = checkpoints.restore(train_state, batches)
         first = int(train_state.step)
         if first:
             print(f'Going on at step {first} of {steps}')
-        augment = make_augment(config.augment, config.train.seed)
-        train_step = make_train_step(graph, config)
-        late_step = make_train_step(graph, config, freeze_batch_norm=True)
+        augment = make_augment(config.augment, config.train.seed, batch_shardings(mesh))
+        train_step = make_train_step(graph, config, mesh)
+        late_step = make_train_step(graph, config, mesh, freeze_batch_norm=True)
         late = config.train.freeze_batch_norm_after or steps
         progress = tqdm(range(first, steps), initial=first, total=steps, unit='step')
         pace = Pace()
         for step in progress:
             with pace.waiting():
                 batch = next(batches)
-            batch = augment(jax.device_put(batch), step)
+            batch = augment(put_batch(batch, mesh), step)
             update = train_step if step < late else late_step
             train_state, metrics = update(train_state, batch)
             pace.steps += 1

@@ -1,0 +1,97 @@
+"""Devices as a mesh of two axes: `pair`, pairs of groups, and `image`, the images of a group.
+
+Pairs are independent of each other but for the sum of their gradients. Images of a group share
+batch statistics, the affinity and k; the compiler adds the communication that this takes.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from gconet_jax.config import ConfigError
+from gconet_jax.input_pipeline.loader import Part
+
+AXES = ('pair', 'image')
+
+
+def make_mesh(
+    pairs: int,
+    group_sizes: Sequence[int],
+    *,
+    shape: Sequence[int] = (),
+    devices: Sequence[Any] | None = None,
+) -> Mesh:
+    """The mesh for batches of `pairs` pairs whose groups are padded to any of `group_sizes`.
+
+    Args:
+      pairs: of a batch, over all processes.
+      group_sizes: numbers of images of a padded group.
+      shape: (devices along `pair`, along `image`); chosen if empty: as many pairs at once as
+        divide the devices, and the images of each spread over the rest.
+      devices: all of them by default.
+
+    Raises:
+      ConfigError: `shape` does not divide the batch, or has more devices than there are.
+    """
+    devices = jax.devices() if devices is None else list(devices)
+    count = len(devices)
+    if not shape:
+        along_pair = math.gcd(pairs, count)
+        along_image = max(
+            n for n in range(1, count // along_pair + 1) if not any(s % n for s in group_sizes)
+        )
+        if along_pair * along_image < count and jax.process_count() == 1:
+            print(
+                f'{count - along_pair * along_image} of {count} devices stay idle: {pairs} pairs '
+                f'of {tuple(group_sizes)} images do not divide by more; see data.group_sizes'
+            )
+    else:
+        along_pair, along_image = shape
+    uneven = pairs % along_pair or any(size % along_image for size in group_sizes)
+    if uneven or along_pair * along_image > count:
+        raise ConfigError(
+            f'config.train.mesh: ({along_pair}, {along_image}) does not fit {pairs} pairs of '
+            f'{tuple(group_sizes)} images on {count} devices'
+        )
+    used = np.array(devices[: along_pair * along_image]).reshape(along_pair, along_image)
+    return Mesh(used, AXES, axis_types=(AxisType.Auto, AxisType.Auto))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The same array on every device."""
+    return NamedSharding(mesh, P())
+
+
+def batch_shardings(mesh: Mesh) -> dict[str, NamedSharding]:
+    """Where the parts of each array of a batch lie."""
+    images = NamedSharding(mesh, P('pair', None, 'image'))
+    labels = NamedSharding(mesh, P('pair'))
+    return {'image': images, 'mask': images, 'valid': images, 'label': labels}
+
+
+def part_of_process(mesh: Mesh) -> Part:
+    """What this process has to load: the block of the mesh that its devices are."""
+    mine = np.vectorize(lambda device: device.process_index == jax.process_index())(mesh.devices)
+    rows, columns = np.flatnonzero(mine.any(axis=1)), np.flatnonzero(mine.any(axis=0))
+    if not mine[np.ix_(rows, columns)].all():
+        raise ConfigError(
+            f'config.train.mesh: the devices of a process are no block of {mesh.devices.shape}'
+        )
+
+    def share(indices: np.ndarray, length: int) -> tuple[int, int]:
+        return int(indices[0]) // len(indices), length // len(indices)
+
+    return Part(share(rows, mesh.shape['pair']), share(columns, mesh.shape['image']))
+
+
+def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+    """The batch on the devices, put together from the part that each process loaded."""
+    return {
+        name: jax.make_array_from_process_local_data(sharding, batch[name])
+        for name, sharding in batch_shardings(mesh).items()
+    }

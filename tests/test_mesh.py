@@ -1,0 +1,114 @@
+"""The same numbers on any mesh of devices, and pairs one after another."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from gconet_jax.config import AugmentConfig, Config, ConfigError, ModelConfig
+from gconet_jax.input_pipeline.augment import make_augment
+from gconet_jax.input_pipeline.loader import Part
+from gconet_jax.models.gconet_plus import GCoNetPlus
+from gconet_jax.training import mesh as mesh_lib
+from gconet_jax.training import state as train_state
+from gconet_jax.training.step import make_train_step
+
+CONFIG = Config(model=ModelConfig(width=0.125, num_classes=8))
+SHAPES = [(1, 1), (2, 1), (1, 2), (2, 4)]
+MORE_SHAPES = [(2, 2), (1, 4), (1, 8)]
+
+
+def batch() -> dict[str, np.ndarray]:
+    """Two pairs of groups of at most 8 images, one of 5."""
+    rng = np.random.default_rng(0)
+    valid = np.ones((2, 2, 8), bool)
+    valid[1, :, 5:] = False
+    return {
+        'image': rng.integers(0, 256, (2, 2, 8, 32, 32, 3), np.uint8),
+        'mask': rng.integers(0, 2, (2, 2, 8, 32, 32), np.uint8) * 255,
+        'label': np.array([[0, 3], [5, 2]], np.int32),
+        'valid': valid,
+    }
+
+
+def make_mesh(shape):
+    return mesh_lib.make_mesh(2, (8,), shape=shape, devices=jax.devices()[: shape[0] * shape[1]])
+
+
+@functools.cache
+def numbers(shape):
+    """Loss, gradient, update and running statistics of a step on a mesh, in float64.
+
+    A random network with k = 300 amplifies float32's rounding to a percent of the gradient.
+    """
+    mesh = make_mesh(shape)
+    given = batch()
+    given['image'] = given['image'] / 127.5 - 1
+    given['mask'] = given['mask'] / 255.0
+    with jax.enable_x64(True), jax.numpy_dtype_promotion('standard'):
+        graph, state = train_state.create(GCoNetPlus(CONFIG.model, rngs=nnx.Rngs(0)), CONFIG)
+        state = jax.tree.map(lambda x: x.astype(np.float64) if x.dtype == np.float32 else x, state)
+        before = ravel(state.params)
+        step = make_train_step(graph, CONFIG, mesh)
+        state = jax.device_put(state, mesh_lib.replicated(mesh))
+        new, metrics = step(state, mesh_lib.put_batch(given, mesh))
+        gradient = np.asarray(new.opt_state[0].mu) / (1 - CONFIG.train.b1)  # Adam's first step
+        update = ravel(new.params) - before
+        return float(metrics['loss']), gradient, update, ravel(new.batch_stats)
+
+
+def ravel(tree) -> np.ndarray:
+    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
+
+
+@pytest.mark.parametrize(
+    'shape', SHAPES[1:] + [pytest.param(s, marks=pytest.mark.slow) for s in MORE_SHAPES]
+)
+def test_every_mesh_gives_the_same_numbers(shape):
+    loss, gradient, update, stats = numbers(shape)
+    one_loss, one_gradient, one_update, one_stats = numbers((1, 1))
+    assert gradient.dtype == np.float64
+    assert abs(loss - one_loss) < 1e-12 * one_loss
+    assert np.linalg.norm(gradient - one_gradient) < 1e-9 * np.linalg.norm(one_gradient)
+    assert np.linalg.norm(update - one_update) < 1e-4 * np.linalg.norm(one_update)
+    np.testing.assert_allclose(stats, one_stats, rtol=1e-9, atol=1e-12)
+
+
+def test_augmentation_does_not_depend_on_the_mesh():
+    changed = []
+    for shape in ((1, 1), (2, 4)):
+        mesh = make_mesh(shape)
+        augment = make_augment(AugmentConfig(), 0, mesh_lib.batch_shardings(mesh))
+        changed.append(augment(mesh_lib.put_batch(batch(), mesh), 3))
+        assert changed[-1]['image'].sharding == mesh_lib.batch_shardings(mesh)['image']
+    jax.tree.map(np.testing.assert_array_equal, *changed)
+
+
+@pytest.mark.parametrize(
+    ('pairs', 'sizes', 'expected'),
+    [
+        (1, (8, 16), (1, 8)),
+        (2, (8, 16), (2, 4)),
+        (3, (8,), (1, 8)),
+        (2, (6,), (2, 3)),
+        (1, (5,), (1, 5)),
+        (16, (7,), (8, 1)),
+    ],
+)
+def test_a_mesh_is_chosen(pairs, sizes, expected, capsys):
+    mesh = mesh_lib.make_mesh(pairs, sizes)
+    assert (mesh.shape['pair'], mesh.shape['image']) == expected
+    idle = 8 - expected[0] * expected[1]
+    assert (f'{idle} of 8 devices stay idle' in capsys.readouterr().out) == (idle > 0)
+
+
+@pytest.mark.parametrize('shape', [(2, 1), (1, 3), (1, 16)])
+def test_a_mesh_that_does_not_fit_names_the_field(shape):
+    with pytest.raises(ConfigError, match=r'config\.train\.mesh: \(\d, \d+\) does not fit 1 pairs'):
+        mesh_lib.make_mesh(1, (16,), shape=shape)
+
+
+def test_one_process_loads_everything():
+    assert mesh_lib.part_of_process(make_mesh((2, 4))) == Part((0, 1), (0, 1))
