@@ -169,7 +169,12 @@ class TrainConfig:
     steps: int = 0  # 0: `epochs` instead
     epochs: int = 320  # an epoch is one step per group of the anchor set. released: 350
     learning_rate: float = 3e-4  # paper: 3e-4; released: 1e-4 * 26 / 16 = 1.625e-4
-    schedule: str = 'constant'  # of the rate. paper: 'constant'; or 'cosine', down to 0
+    # Of the rate. paper: 'constant'; or 'cosine', down to 0; or 'step', a tenth at each `step_at`.
+    schedule: str = 'constant'
+    step_at: tuple[float, ...] = (0.5, 0.75)  # parts of the run, for 'step'
+    warmup_steps: int = 0  # in which the rate rises from 0
+    clip_norm: float = 0.0  # largest norm of the gradient; 0: any
+    weight_decay: float = 0.0  # AdamW's, of kernels
     b1: float = 0.9
     b2: float = 0.99
     # Released: True (a name filter matches nothing), with batch statistics all the same.
@@ -182,6 +187,7 @@ class TrainConfig:
     # Devices along pairs of groups and along the images of a group, such as (2, 4); (): chosen.
     mesh: tuple[int, ...] = ()
     seed: int = 0
+    max_skipped: int = 10  # updates in a row whose loss or gradient is not finite; then it stops
     log_every: int = 10  # steps
     checkpoint_every: int = 500  # steps
     keep_checkpoints: int = 2
@@ -190,7 +196,14 @@ class TrainConfig:
         _require(self.steps >= 0, 'train.steps', 'must not be negative')
         _require(self.steps > 0 or self.epochs > 0, 'train.epochs', 'must be positive')
         _require(self.learning_rate > 0, 'train.learning_rate', 'must be positive')
-        _choice(self.schedule, 'train.schedule', 'constant', 'cosine')
+        _choice(self.schedule, 'train.schedule', 'constant', 'cosine', 'step')
+        _require(
+            all(0 < part < 1 for part in self.step_at),
+            'train.step_at',
+            f'{self.step_at} are not parts of a run, between 0 and 1',
+        )
+        for name in ('warmup_steps', 'clip_norm', 'weight_decay'):
+            _require(getattr(self, name) >= 0, f'train.{name}', 'must not be negative')
         _require(self.freeze_batch_norm_after >= 0, 'train.freeze_batch_norm_after', 'is negative')
         mesh = self.mesh
         _require(
@@ -200,7 +213,7 @@ class TrainConfig:
         )
         for name in ('b1', 'b2'):
             _require(0 <= getattr(self, name) < 1, f'train.{name}', 'must be in [0, 1)')
-        for name in ('log_every', 'checkpoint_every', 'keep_checkpoints'):
+        for name in ('max_skipped', 'log_every', 'checkpoint_every', 'keep_checkpoints'):
             _require(getattr(self, name) >= 1, f'train.{name}', 'must be at least 1')
 
 

@@ -2,12 +2,16 @@
 
 import dataclasses
 import json
+import os
 import shutil
+import signal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_data
+from flax import nnx
 from PIL import Image
 
 from gconet_jax import cli
@@ -26,7 +30,11 @@ from gconet_jax.errors import InputError
 from gconet_jax.evaluation.evaluator import table
 from gconet_jax.input_pipeline.files import DataError
 from gconet_jax.input_pipeline.sets import training_sets
-from gconet_jax.training import checkpoint
+from gconet_jax.models.gconet_plus import GCoNetPlus
+from gconet_jax.training import checkpoint, state
+from gconet_jax.training.metric_writer import MetricWriter
+from gconet_jax.training.safeguards import TrainingError
+from gconet_jax.training.step import make_train_step
 from gconet_jax.training.trainer import train
 
 CONFIG_FILE = """
@@ -163,6 +171,84 @@ def test_a_broken_image_stops_the_run_before_it_starts(root, tmp_path):
     with pytest.raises(DataError, match=broken.name):
         train(config(tmp_path / 'data'), tmp_path / 'run')
     assert not (tmp_path / 'run').exists()
+
+
+def test_a_signal_saves_the_step_and_loses_nothing(root, trained, tmp_path, monkeypatch):
+    write = MetricWriter.write
+
+    def write_and_interrupt(self, step, scalars):
+        write(self, step, scalars)
+        if step == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(MetricWriter, 'write', write_and_interrupt)
+    every = {'checkpoint_every': 100}
+    stopped = train(config(root, **every), tmp_path)
+    assert int(stopped.step) == 2  # the signal came after the first step, the second was under way
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    monkeypatch.undo()
+    resumed = train(config(root, **every), tmp_path)
+    _, whole = trained
+    jax.tree.map(np.testing.assert_array_equal, resumed.params, whole.params)
+
+
+def test_updates_that_are_not_finite_are_skipped_and_stop_the_run(root, tmp_path, capsys):
+    wild = config(root, steps=20, learning_rate=1e30, max_skipped=3, checkpoint_every=100)
+    with pytest.raises(TrainingError, match=r'groups [AB]/\w+.* 3 in a row: lower train\.learning'):
+        train(wild, tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()]
+    assert [line['skipped_loss'] + line['skipped_gradient'] for line in lines] == [0, 1, 2]
+    assert 'updates were skipped' in capsys.readouterr().out
+
+
+def test_a_skipped_update_changes_nothing(root):
+    fields = config(root)
+    graph, before = state.create(GCoNetPlus(fields.model, rngs=nnx.Rngs(0)), fields)
+    expected = jax.tree.map(np.array, before)
+    bad = {
+        'image': np.full((1, 2, 3, 32, 32, 3), np.nan, np.float32),
+        'mask': np.zeros((1, 2, 3, 32, 32), np.float32),
+        'label': np.zeros((1, 2), np.int32),
+        'valid': np.ones((1, 2, 3), bool),
+    }
+    after, metrics = make_train_step(graph, fields)(before, jax.device_put(bad))
+    assert not np.isfinite(metrics['loss'])
+    assert [int(count) for count in after.skipped] == [1, 0, 1, 0]
+    assert int(after.step) == 1
+    for part in ('params', 'batch_stats', 'opt_state'):
+        jax.tree.map(np.testing.assert_array_equal, getattr(after, part), getattr(expected, part))
+
+
+def test_schedules():
+    def rates(**fields):
+        schedule = state.make_schedule(TrainConfig(steps=100, learning_rate=1.0, **fields))
+        return [round(float(schedule(step)), 3) for step in (0, 5, 10, 49, 50, 75, 99)]
+
+    assert rates() == [1.0] * 7
+    assert rates(warmup_steps=10) == [0, 0.5, 1, 1, 1, 1, 1]
+    assert rates(schedule='step') == [1, 1, 1, 1, 0.1, 0.01, 0.01]
+    assert rates(schedule='step', warmup_steps=10) == [0, 0.5, 1, 1, 0.1, 0.01, 0.01]
+    cosine = rates(schedule='cosine')
+    assert cosine[0] == 1
+    assert cosine[4] == 0.5
+    assert cosine[-1] < 0.001
+
+
+def test_weight_decay_spares_vectors_and_clipping_bounds():
+    params = {'kernel': jnp.ones((2, 2)), 'bias': jnp.ones(2)}
+    nothing = jax.tree.map(jnp.zeros_like, params)
+
+    def update(grads, **fields):
+        optimizer = state.make_optimizer(TrainConfig(steps=1, learning_rate=0.1, **fields))
+        with jax.numpy_dtype_promotion('standard'):
+            return optimizer.update(grads, optimizer.init(params), params)
+
+    decayed, _ = update(nothing, weight_decay=0.5)
+    np.testing.assert_allclose(decayed['kernel'], -0.05, rtol=1e-6)
+    np.testing.assert_array_equal(decayed['bias'], 0)
+    _, opt_state = update(jax.tree.map(lambda x: 100 * x, params), clip_norm=1.0)
+    moments = [x for x in jax.tree.leaves(opt_state) if x.ndim]
+    np.testing.assert_allclose(np.linalg.norm(moments[0]), 0.1, rtol=1e-5)
 
 
 def test_batch_norm_freezes_after_its_steps(root, tmp_path):

@@ -1,7 +1,7 @@
 """Batches: read and padded in Grain's workers for training, in threads for evaluation."""
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -10,7 +10,7 @@ import numpy as np
 from absl import flags
 
 from gconet_jax.input_pipeline.groups import Group
-from gconet_jax.input_pipeline.pairs import PairSampler, bucket, check_sizes
+from gconet_jax.input_pipeline.pairs import Pair, PairSampler, bucket, check_sizes
 from gconet_jax.input_pipeline.pixels import Reader, read_image
 from gconet_jax.input_pipeline.sets import TrainingSet
 
@@ -51,8 +51,12 @@ class _ReadBatch:
         self._readers, self._labels, self._samplers = readers, labels, samplers
         self._image_size, self._group_sizes, self._part = image_size, group_sizes, part
 
+    def pairs(self, step: int) -> list[Pair]:
+        """Who meets whom, a pair for each set."""
+        return [sampler.pair(step) for sampler in self._samplers]
+
     def __call__(self, step: int) -> Batch:
-        pairs = [sampler.pair(step) for sampler in self._samplers]
+        pairs = self.pairs(step)
         n = bucket(max(len(pair.images[0]) for pair in pairs), self._group_sizes)
         mine = _share(len(pairs), self._part.pair)
         places = _share(n, self._part.image)
@@ -91,7 +95,7 @@ class TrainIterator(grain.DatasetIterator[Batch]):
     `next`; `close` ends them.
     """
 
-    def __init__(self, read_batch: Callable[[int], Batch], workers: int, first_step: int) -> None:
+    def __init__(self, read_batch: _ReadBatch, workers: int, first_step: int) -> None:
         super().__init__()
         self._read_batch, self._workers = read_batch, workers
         self._start(first_step)
@@ -112,6 +116,10 @@ class TrainIterator(grain.DatasetIterator[Batch]):
         batch = next(self._batches)
         self._step += 1
         return batch
+
+    def pairs(self, step: int) -> list[Pair]:
+        """The pairs of the batch of `step`, one for each set."""
+        return self._read_batch.pairs(step)
 
     def get_state(self) -> dict[str, Any]:
         """{'step': the step of the batch that `next` gives}."""

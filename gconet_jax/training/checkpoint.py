@@ -113,6 +113,7 @@ class Checkpoints:
             frozen=_like(state.frozen, params),
             batch_stats=parts['model']['batch_stats'],
             opt_state=parts['optimizer']['opt_state'],
+            skipped=parts['optimizer']['skipped'],
         )
 
     def close(self) -> None:
@@ -155,7 +156,8 @@ def _parts(state: TrainState) -> tuple[Tree, Tree]:
     """
     params = _join(state.params, state.frozen)
     model = {'params': params, 'batch_stats': state.batch_stats}
-    return model, {'step': state.step, 'opt_state': state.opt_state}
+    rest = {'step': state.step, 'opt_state': state.opt_state, 'skipped': state.skipped}
+    return model, rest
 
 
 def _load(

@@ -13,6 +13,15 @@ from gconet_jax.models.gconet_plus import GCoNetPlus
 Tree = dict[str, Any]  # nested dicts of arrays, with the attribute names of the model as keys
 
 
+class Skipped(NamedTuple):
+    """Updates that were left out because something was not finite; () int32 each."""
+
+    loss: jax.Array  # because of the loss
+    gradient: jax.Array  # because of the gradient under a finite loss
+    in_a_row: jax.Array  # up to now, of either kind
+    last: jax.Array  # the step of the last one, counted from 0; -1: none
+
+
 class TrainState(NamedTuple):
     """All arrays of a run. Plain nested dicts: a call of the step costs little on the host."""
 
@@ -21,17 +30,43 @@ class TrainState(NamedTuple):
     frozen: Tree  # parameters that it does not
     batch_stats: Tree  # running means and variances
     opt_state: optax.OptState
+    skipped: Skipped
 
 
 def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
     """Adam (GCoNet+, section 4.2). Its moments are one vector each, which saves host time.
 
-    A 'cosine' rate ends at 0 after `config.steps`, which the caller has resolved.
+    `config.steps` is the length of the run, already resolved.
     """
-    rate: optax.ScalarOrSchedule = config.learning_rate
-    if config.schedule == 'cosine':
-        rate = optax.cosine_decay_schedule(config.learning_rate, config.steps)
-    return optax.flatten(optax.adam(rate, b1=config.b1, b2=config.b2))
+    adam = optax.flatten(optax.scale_by_adam(config.b1, config.b2))
+    parts = [adam, optax.scale_by_learning_rate(make_schedule(config))]
+    if config.weight_decay:
+        parts.insert(1, optax.add_decayed_weights(config.weight_decay, mask=_is_kernel))
+    if config.clip_norm:
+        parts.insert(0, optax.clip_by_global_norm(config.clip_norm))
+    return optax.chain(*parts)
+
+
+def make_schedule(config: TrainConfig) -> optax.Schedule:
+    """The learning rate at each step."""
+    rate, steps, warmup = config.learning_rate, config.steps, config.warmup_steps
+    match config.schedule:
+        case 'constant':
+            schedule = optax.constant_schedule(rate)
+        case 'cosine':
+            schedule = optax.cosine_decay_schedule(rate, max(steps - warmup, 1))
+        case 'step':
+            drops = {round(part * steps) - warmup: 0.1 for part in config.step_at}
+            schedule = optax.piecewise_constant_schedule(rate, drops)
+        case other:
+            raise ValueError(other)
+    if not warmup:
+        return schedule
+    return optax.join_schedules([optax.linear_schedule(0.0, rate, warmup), schedule], [warmup])
+
+
+def _is_kernel(params: Tree) -> Tree:
+    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
 
 
 def split(model: GCoNetPlus, *, freeze_backbone: bool) -> tuple[nnx.GraphDef, Tree, Tree, Tree]:
@@ -50,4 +85,6 @@ def create(model: GCoNetPlus, config: Config) -> tuple[nnx.GraphDef, TrainState]
     """The structure of `model` and the state at step 0. The arrays are `model`'s own."""
     graph, params, frozen, batch_stats = split(model, freeze_backbone=config.train.freeze_backbone)
     opt_state = make_optimizer(config.train).init(params)
-    return graph, TrainState(jnp.zeros((), jnp.int32), params, frozen, batch_stats, opt_state)
+    zero = jnp.zeros((), jnp.int32)
+    skipped = Skipped(zero, jnp.copy(zero), jnp.copy(zero), zero - 1)
+    return graph, TrainState(jnp.copy(zero), params, frozen, batch_stats, opt_state, skipped)

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from gconet_jax.config import Config
 from gconet_jax.models.gconet_plus import normalize
 from gconet_jax.models.layers import BATCH_NORM_MOMENTUM, BatchMoments, with_running_average
 from gconet_jax.training.mesh import batch_shardings, make_mesh, replicated
-from gconet_jax.training.state import TrainState, Tree, make_optimizer
+from gconet_jax.training.state import Skipped, TrainState, Tree, make_optimizer
 
 Batch = dict[str, jax.Array]  # as input_pipeline.loader makes it, or with float32 images and masks
 Metrics = dict[str, jax.Array]
@@ -48,14 +48,21 @@ def make_train_step(
         )
         with jax.numpy_dtype_promotion('standard'):  # Optax raises a float to an int32 power
             updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        grad_norm = optax.tree.norm(grads)
+        skipped, usable = guard(state.skipped, state.step, metrics['loss'], grad_norm)
+
+        def kept(new: Any, old: Any) -> Any:
+            return jax.tree.map(lambda a, b: jnp.where(usable, a, b), new, old)
+
         new_state = TrainState(
             step=state.step + 1,
-            params=cast(Tree, optax.apply_updates(state.params, updates)),
+            params=kept(cast(Tree, optax.apply_updates(state.params, updates)), state.params),
             frozen=state.frozen,
-            batch_stats=update_batch_stats(state.batch_stats, moments),
-            opt_state=opt_state,
+            batch_stats=kept(update_batch_stats(state.batch_stats, moments), state.batch_stats),
+            opt_state=kept(opt_state, state.opt_state),
+            skipped=skipped,
         )
-        return new_state, metrics | {'grad_norm': optax.tree.norm(grads)}
+        return new_state, metrics | {'grad_norm': grad_norm}
 
     everywhere = replicated(mesh)
     return jax.jit(
@@ -124,6 +131,21 @@ def _in_turns(x: jax.Array, at_once: int) -> jax.Array:
 def _in_order(x: jax.Array) -> jax.Array:
     """(turns, at_once, ...) -> (pairs, ...), the inverse of `_in_turns`."""
     return x.swapaxes(0, 1).reshape(-1, *x.shape[2:])
+
+
+def guard(
+    skipped: Skipped, step: jax.Array, loss: jax.Array, grad_norm: jax.Array
+) -> tuple[Skipped, jax.Array]:
+    """The counts after a step, and whether it may change anything: () bool."""
+    bad_loss = ~jnp.isfinite(loss)
+    bad = bad_loss | ~jnp.isfinite(grad_norm)
+    counts = Skipped(
+        loss=skipped.loss + bad_loss.astype(jnp.int32),
+        gradient=skipped.gradient + (bad & ~bad_loss).astype(jnp.int32),
+        in_a_row=jnp.where(bad, skipped.in_a_row + 1, 0),
+        last=jnp.where(bad, step, skipped.last),
+    )
+    return counts, ~bad
 
 
 def update_batch_stats(batch_stats: Tree, moments: Tree) -> Tree:

@@ -1,0 +1,79 @@
+"""What stops a run before its end: signals, and numbers that are not finite."""
+
+import signal
+import threading
+from collections.abc import Sequence
+from types import FrameType
+from typing import Any, Self
+
+from tqdm import tqdm
+
+from gconet_jax.errors import InputError
+from gconet_jax.input_pipeline.loader import TrainIterator
+from gconet_jax.input_pipeline.sets import TrainingSet
+from gconet_jax.training.state import Skipped
+
+
+class TrainingError(InputError):
+    """Training cannot go on; the message says why and what may help."""
+
+
+class Interruption:
+    """Within it, SIGTERM and SIGINT only set `asked`: the step in progress ends and is saved.
+
+    A second signal acts as it would have without. Does nothing outside of the main thread.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.asked = True
+        signal.signal(number, self._before[number])
+
+
+class SkipWatch:
+    """Tells of updates that were skipped, and stops the run after too many in a row."""
+
+    def __init__(self, skipped: Skipped, most_in_a_row: int) -> None:
+        self._known, self._most = int(skipped.loss) + int(skipped.gradient), most_in_a_row
+
+    def look(
+        self, skipped: Skipped, sets: Sequence[TrainingSet], batches: TrainIterator
+    ) -> dict[str, float]:
+        """The counts as scalars; waits for the device.
+
+        Raises:
+          TrainingError: too many updates in a row were skipped; the last groups are named.
+        """
+        loss, gradient = int(skipped.loss), int(skipped.gradient)
+        if loss + gradient > self._known:
+            step = int(skipped.last)
+            keys = [
+                each.groups[index].key
+                for each, pair in zip(sets, batches.pairs(step), strict=True)
+                for index in pair.groups
+            ]
+            text = (
+                f'{loss + gradient - self._known} updates were skipped, for the loss or its '
+                f'gradient was not finite; the last at step {step + 1}, groups {", ".join(keys)}'
+            )
+            self._known = loss + gradient
+            if int(skipped.in_a_row) >= self._most:
+                raise TrainingError(
+                    f'{text}. That makes {int(skipped.in_a_row)} in a row: lower '
+                    'train.learning_rate, or set train.clip_norm'
+                )
+            tqdm.write(text)
+        return {'skipped_loss': float(loss), 'skipped_gradient': float(gradient)}
