@@ -30,12 +30,12 @@ from gconet_jax.input_pipeline.groups import Group, load_groups
 from gconet_jax.input_pipeline.loader import make_train_iterator
 from gconet_jax.input_pipeline.pixels import Decoder
 from gconet_jax.input_pipeline.sets import training_sets
+from gconet_jax.models.gconet_plus import IMAGE_MEAN, IMAGE_STD
 
 SIZE = 256
 GROUPS = 8
 N = 16
 PASSES = 5
-MEAN, STD = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
 
 
 def make_set(root: Path, images: int, side: int) -> None:
@@ -47,9 +47,8 @@ def make_set(root: Path, images: int, side: int) -> None:
             (root / kind / 'made' / f'{i % GROUPS}').mkdir(parents=True, exist_ok=True)
             path = root / kind / 'made' / f'{i % GROUPS}' / f'{i:04}.{suffix}'
             coarse = Image.fromarray(rng.integers(0, 256, (12, 16, 3), np.uint8))
-            picture = np.asarray(coarse.resize((side, height), Image.Resampling.BICUBIC)).astype(
-                int
-            )
+            smooth = coarse.resize((side, height), Image.Resampling.BICUBIC)
+            picture = np.asarray(smooth).astype(int)
             if suffix == 'jpg':
                 picture += rng.integers(-12, 13, picture.shape)
                 Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8)).save(path, quality=90)
@@ -73,7 +72,7 @@ def released_way(image_path: Path, mask_path: Path) -> tuple[np.ndarray, np.ndar
     ):
         image = enhance(image).enhance(random.randint(low, high) / 10)
     image, mask = (x.resize((SIZE, SIZE), Image.Resampling.BILINEAR) for x in (image, mask))
-    pixels = (np.asarray(image, np.float32) / 255 - MEAN) / STD
+    pixels = (np.asarray(image, np.float32) / 255 - IMAGE_MEAN) / IMAGE_STD
     return pixels.transpose(2, 0, 1).copy(), np.asarray(mask, np.float32)[None] / 255
 
 

@@ -44,7 +44,6 @@ class CoSODBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     HOMEPAGE = ''
     LICENCE = RESEARCH
     CITATION = ''
-    ARCHIVE = ''
 
     def __init__(self, *, skip_bad: bool = False, **arguments: Any) -> None:
         """skip_bad: leave out images that cannot be used; otherwise they are an error."""
@@ -56,7 +55,7 @@ class CoSODBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     def MANUAL_DOWNLOAD_INSTRUCTIONS(self) -> str:  # noqa: N802 - TFDS's name
         """Where the archive is, and what to do with it."""
         return (
-            f'{self.DATASET} has to be downloaded by hand: {self.ARCHIVE} at {DRIVE} (the GCoNet+ '
+            f'{self.DATASET} has to be downloaded by hand: {self.DATASET} at {DRIVE} (the GCoNet+ '
             f"authors' collection; the set's own page is {self.HOMEPAGE}). Unpack it, and give the "
             'folder that holds images/ and gts/, or that of the set, as the source.'
         )
@@ -131,7 +130,6 @@ class DUTSClass(CoSODBuilder):
 
     name = 'duts_class'
     DATASET, SPLIT, GROUPS, IMAGES = 'DUTS_class', 'train', 291, 8250
-    ARCHIVE = 'DUTS_class'
     HOMEPAGE = 'https://mmcheng.net/gicd/'
     CITATION = """@inproceedings{zhang2020gicd,
   title = {Gradient-Induced Co-Saliency Detection},
@@ -144,7 +142,6 @@ class COCO9k(CoSODBuilder):
 
     name = 'coco_9k'
     DATASET, SPLIT, GROUPS, IMAGES = 'COCO-9k', 'train', 65, 9213
-    ARCHIVE = 'COCO-9k'
     HOMEPAGE = 'https://cocodataset.org/'
     CITATION = """@inproceedings{wei2017group,
   title = {Group-wise Deep Co-saliency Detection},
@@ -157,7 +154,6 @@ class COCOSEG(CoSODBuilder):
 
     name = 'coco_seg'
     DATASET, SPLIT, GROUPS = 'COCO-SEG', 'train', 78
-    ARCHIVE = 'COCO-SEG'
     HOMEPAGE = 'https://cocodataset.org/'
     CITATION = """@inproceedings{wang2019robust,
   title = {Robust Deep Co-Saliency Detection With Group Semantic},
@@ -170,7 +166,6 @@ class CoCA(CoSODBuilder):
 
     name = 'coca'
     DATASET, SPLIT, GROUPS, IMAGES = 'CoCA', 'test', 80, 1295
-    ARCHIVE = 'CoCA'
     HOMEPAGE = 'https://mmcheng.net/gicd/'
     CITATION = DUTSClass.CITATION
 
@@ -180,7 +175,6 @@ class CoSOD3k(CoSODBuilder):
 
     name = 'cosod3k'
     DATASET, SPLIT, GROUPS, IMAGES = 'CoSOD3k', 'test', 160, 3316
-    ARCHIVE = 'CoSOD3k'
     HOMEPAGE = 'http://dpfan.net/CoSOD3K/'
     CITATION = """@article{fan2022rethinking,
   title = {Re-thinking Co-Salient Object Detection},
@@ -194,7 +188,6 @@ class CoSal2015(CoSODBuilder):
 
     name = 'cosal2015'
     DATASET, SPLIT, GROUPS, IMAGES = 'CoSal2015', 'test', 50, 2015
-    ARCHIVE = 'CoSal2015'
     HOMEPAGE = 'https://github.com/ZhengPeng7/GCoNet_plus'
     CITATION = """@article{zhang2016detection,
   title = {Detection of Co-salient Objects by Looking Deep and Wide},
@@ -207,7 +200,6 @@ class ICoseg(CoSODBuilder):
 
     name = 'icoseg'
     DATASET, SPLIT, GROUPS, IMAGES = 'iCoseg', 'test', 38, 643
-    ARCHIVE = 'iCoseg'
     HOMEPAGE = 'http://chenlab.ece.cornell.edu/projects/touch-coseg/'
     CITATION = """@inproceedings{batra2010icoseg,
   title = {iCoseg: Interactive Co-segmentation with Intelligent Scribble Guidance},
@@ -220,7 +212,6 @@ class MSRC(CoSODBuilder):
 
     name = 'msrc'
     DATASET, SPLIT = 'MSRC', 'test'
-    ARCHIVE = 'MSRC'
     HOMEPAGE = 'https://www.microsoft.com/en-us/research/project/image-understanding/'
     CITATION = """@inproceedings{winn2005object,
   title = {Object Categorization by Learned Universal Visual Dictionary},

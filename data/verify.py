@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gconet_jax.input_pipeline.checks import each_image, open_pair, without_bad
-from gconet_jax.input_pipeline.files import DataError, ImageFile
+from gconet_jax.input_pipeline.files import DataError, ImageFile, identity
 from gconet_jax.input_pipeline.groups import SHOWN, Group, list_names
 from gconet_jax.input_pipeline.layouts import find_layout
 
@@ -58,9 +58,8 @@ def verified(groups: Sequence[Group], journal: Path, *, skip_bad: bool) -> tuple
     with journal.open('a', encoding='utf-8') as lines:
 
         def check(image: ImageFile, mask: ImageFile | None) -> str | None:
-            assert isinstance(image, Path)
-            assert isinstance(mask, Path)
-            key = f'{_state(image)} {_state(mask)}'
+            assert mask is not None
+            key = f'{identity(image)} {identity(mask)}'
             if key in known:
                 return known[key]
             try:
@@ -85,11 +84,3 @@ def _read(journal: Path) -> dict[str, str | None]:
                 continue
             known[key] = problem
     return known
-
-
-def _state(file: Path) -> str:
-    try:
-        stat = file.stat()
-    except OSError as error:
-        return f'{file} {error}'
-    return f'{file} {stat.st_size} {stat.st_mtime_ns}'

@@ -1,6 +1,5 @@
 """Decode once: the images and masks of a set at training size, as two memory-mapped arrays."""
 
-import functools
 import hashlib
 import json
 import os
@@ -14,7 +13,7 @@ import numpy as np
 from filelock import FileLock
 
 from gconet_jax.input_pipeline.checks import each_image, open_pair, without_bad
-from gconet_jax.input_pipeline.files import DataError, ImageFile, Record
+from gconet_jax.input_pipeline.files import DataError, ImageFile, identity
 from gconet_jax.input_pipeline.groups import Group
 from gconet_jax.input_pipeline.pixels import to_square
 
@@ -99,7 +98,8 @@ def _build(groups: Sequence[Group], image_size: int, final: Path, skip_bad: bool
             return None
 
         found = each_image(groups, fill, title=f'caching {groups[0].dataset}')
-        without_bad(groups, found, skip_bad=skip_bad)
+        if not skip_bad:  # or else the caller tells what is left out
+            without_bad(groups, found, skip_bad=False)
         images.flush()
         masks.flush()
         (partial / _DONE).write_text(json.dumps(found))
@@ -125,24 +125,8 @@ def _key(groups: Sequence[Group], image_size: int) -> str:
     for group in groups:
         digest.update(f'\0{group.name}'.encode())
         for file in (*group.images, *group.masks):
-            digest.update(_identity(file).encode())
+            digest.update(f'\n{identity(file)}'.encode())
     return digest.hexdigest()
-
-
-def _identity(file: ImageFile) -> str:
-    if isinstance(file, Record):
-        return f'\n{file} {_prepared_time(file.folder)}'
-    assert isinstance(file, Path)
-    try:
-        stat = file.stat()
-    except OSError as error:  # a link to nowhere is reported when it is read
-        return f'\n{file} {error}'
-    return f'\n{file} {stat.st_size} {stat.st_mtime_ns}'
-
-
-@functools.cache
-def _prepared_time(folder: str) -> int:
-    return (Path(folder) / 'dataset_info.json').stat().st_mtime_ns
 
 
 def _remove_others(final: Path, name: str) -> None:

@@ -5,6 +5,7 @@ import io
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -70,6 +71,23 @@ def open_prepared(folder: str) -> Any:
         raise DataError(
             f'{folder} is no prepared set: {error}; remove it and prepare the set again'
         ) from error
+
+
+def identity(file: ImageFile) -> str:
+    """Changes with the name, the length and the time of the file, or of the set that holds it."""
+    if isinstance(file, Record):
+        return f'{file} {_prepared_time(file.folder)}'
+    assert isinstance(file, Path)
+    try:
+        stat = file.stat()
+    except OSError as error:  # a link to nowhere is reported when it is read
+        return f'{file} {error}'
+    return f'{file} {stat.st_size} {stat.st_mtime_ns}'
+
+
+@functools.cache
+def _prepared_time(folder: str) -> int:
+    return (Path(folder) / 'dataset_info.json').stat().st_mtime_ns
 
 
 def open_image(file: ImageFile, mode: str) -> Image.Image:
