@@ -76,6 +76,13 @@ def test_another_size_is_another_cache(root):
     assert len(folders(root)) == 2
 
 
+def test_a_set_named_like_the_cache_of_another_keeps_its_own(root):
+    write_set(root, f'tiny-{SIZE}', {'dog': 2})
+    other = cached(load_groups(root, f'tiny-{SIZE}'), image_size=32, folder=root / '.cache')
+    mine = build(root)
+    assert folders(root) == sorted([mine.folder.name, other.folder.name])
+
+
 def test_bad_images_stop_it_or_are_left_out(root):
     (root / 'images/tiny/ant/01.jpg').write_bytes(b'')
     for path in (root / 'images/tiny/cat').iterdir():

@@ -1,5 +1,6 @@
 """Decode once: the images and masks of a set at training size, as two memory-mapped arrays."""
 
+import glob
 import hashlib
 import json
 import os
@@ -18,6 +19,7 @@ from gconet_jax.input_pipeline.groups import Group
 from gconet_jax.input_pipeline.pixels import to_square
 
 FORMAT = 1  # of the files; a change makes every cache be built anew
+KEY_BYTES = 8
 _DONE = 'cache.json'  # what was wrong with which image; names the rest by its presence
 
 
@@ -121,7 +123,7 @@ def _reserve(path: Path, shape: tuple[int, ...]) -> np.memmap:
 
 def _key(groups: Sequence[Group], image_size: int) -> str:
     """Changes with the format, the size, and the name, length and time of any file."""
-    digest = hashlib.blake2b(f'{FORMAT} {image_size}'.encode(), digest_size=8)
+    digest = hashlib.blake2b(f'{FORMAT} {image_size}'.encode(), digest_size=KEY_BYTES)
     for group in groups:
         digest.update(f'\0{group.name}'.encode())
         for file in (*group.images, *group.masks):
@@ -131,6 +133,7 @@ def _key(groups: Sequence[Group], image_size: int) -> str:
 
 def _remove_others(final: Path, name: str) -> None:
     """Removes what `name` was in earlier states of its files; open arrays stay readable."""
-    for path in final.parent.glob(f'{name}-*'):
+    key = '[0-9a-f]' * (2 * KEY_BYTES)  # not any name: 'A-32-48' is not a state of set 'A' at 32
+    for path in final.parent.glob(f'{glob.escape(name)}-{key}'):
         if path != final and (path / _DONE).is_file():
             shutil.rmtree(path, ignore_errors=True)
