@@ -17,9 +17,10 @@ def group_affinity(query: jax.Array, key: jax.Array, valid: jax.Array) -> jax.Ar
       valid: (G, N) bool; images that are padding are no match for anyone.
 
     Returns:
-      (G, N, S), unscaled. Rows of padding images are finite and mean nothing.
+      (G, N, S), unscaled, in float32 even for smaller inputs. Rows of padding images are finite and mean nothing.
     """
-    similarity = jnp.einsum('gnsd,gmtd->gnsmt', query, key)
+    wide = jnp.promote_types(query.dtype, jnp.float32)
+    similarity = jnp.einsum('gnsd,gmtd->gnsmt', query, key, preferred_element_type=wide)
     best = similarity.max(axis=-1)
     weight = valid.astype(best.dtype)
     total = jnp.einsum('gnsm,gm->gns', best, weight)

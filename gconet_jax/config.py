@@ -34,6 +34,9 @@ class ModelConfig:
 
     backbone: str = 'vgg16_bn'  # 'vgg16_bn' or 'vgg16'
     width: float = 1.0  # multiplies every channel count but the classifier's
+    # Of convolutions and what lies between them; 'bfloat16' leaves parameters, statistics, sums,
+    # similarity, binarisation and losses in float32.
+    precision: str = 'float32'
     num_classes: int = 291  # of the auxiliary classifier; at least the number of class labels
     gam: bool = True  # group affinity module; off: the decoder reads x5 as it is
     gcm: bool = True  # group contrast module; needs the GAM's consensus
@@ -51,6 +54,7 @@ class ModelConfig:
     def __post_init__(self) -> None:
         _choice(self.backbone, 'model.backbone', 'vgg16_bn', 'vgg16')
         _choice(self.racm_mask, 'model.racm_mask', 'output', 'conv')
+        _choice(self.precision, 'model.precision', 'float32', 'bfloat16')
         _choice(self.laterals, 'model.laterals', 'conv', 'block')
         _require(0 < self.width <= 4, 'model.width', f'{self.width} is not in (0, 4]')
         _require(self.num_classes > 0, 'model.num_classes', 'must be positive')

@@ -48,7 +48,7 @@ class Branch(nnx.Module):
     def __call__(self, p1: jax.Array, valid: jax.Array) -> jax.Array:
         x = nnx.relu(self.first(p1, valid))
         x = nnx.relu(self.second(x, valid))
-        return nnx.sigmoid(self.predict(x))[..., 0]
+        return nnx.sigmoid(self.predict(layers.precise(x)))[..., 0]
 
 
 class ConfidenceEnhancement(nnx.Module):

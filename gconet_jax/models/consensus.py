@@ -17,7 +17,7 @@ class GroupAffinity(nnx.Module):
         self.value = layers.kaiming_conv(channels, channels, 1, rngs=rngs)
 
     def attention(self, x5: jax.Array, valid: jax.Array) -> jax.Array:
-        """x5 (G, N, h, w, C), valid (G, N) -> (G, N, h, w), which sums to 1 over an image."""
+        """x5 (G, N, h, w, C), valid (G, N) -> float32 (G, N, h, w), of sum 1 over an image."""
         g, n, h, w, channels = x5.shape
         query = self.query(x5).reshape(g, n, h * w, channels)
         key = self.key(x5).reshape(g, n, h * w, channels)
@@ -26,15 +26,16 @@ class GroupAffinity(nnx.Module):
 
     def __call__(self, x5: jax.Array, valid: jax.Array) -> jax.Array:
         """x5 (G, N, h, w, C), valid (G, N) -> attended features, of the shape of x5."""
-        return self.value(x5 * self.attention(x5, valid)[..., None])
+        return self.value(x5 * self.attention(x5, valid)[..., None].astype(x5.dtype))
 
 
 def consensus(attended: jax.Array, valid: jax.Array) -> jax.Array:
     """Mean of the attended features (G, N, h, w, C) of the valid images: (G, 1, 1, 1, C)."""
+    given, attended = attended.dtype, layers.precise(attended)
     weight = valid.astype(attended.dtype)
     total = jnp.einsum('gnhwc,gn->gc', attended, weight)
     count = jnp.maximum(weight.sum(axis=-1), 1) * (attended.shape[2] * attended.shape[3])
-    return (total / count[:, None])[:, None, None, None, :]
+    return (total / count[:, None])[:, None, None, None, :].astype(given)
 
 
 class GroupContrast(nnx.Module):
@@ -46,4 +47,4 @@ class GroupContrast(nnx.Module):
 
     def __call__(self, features: jax.Array) -> jax.Array:
         """(B, h, w, C) -> logits (B, h, w, 1)."""
-        return self.predict(nnx.relu(self.hidden(features)))
+        return self.predict(layers.precise(nnx.relu(self.hidden(features))))

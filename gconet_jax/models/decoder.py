@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import jax
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 
 from gconet_jax.models import layers
 
@@ -62,7 +63,7 @@ class SideOutput(nnx.Module):
         self.predict = layers.conv(hidden, 1, 1, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return self.predict(nnx.relu(self.hidden(x)))
+        return self.predict(layers.precise(nnx.relu(self.hidden(x))))
 
 
 class Stage(nnx.Module):
@@ -149,7 +150,8 @@ class Decoder(nnx.Module):
         upsampled = []
         for stage, skip in zip(self.stages, reversed(skips), strict=True):
             x, before_lateral = stage(x, skip, valid)
+            x = checkpoint_name(x, layers.STAGE)
             upsampled.append(before_lateral)
-        p1 = layers.resize(self.last(x, valid), *size)
+        p1 = checkpoint_name(layers.resize(self.last(x, valid), *size), layers.STAGE)
         side_logits = tuple(side(u) for side, u in zip(self.sides, upsampled[1:], strict=False))
         return DecoderOutput(p1, side_logits)

@@ -114,13 +114,14 @@ class GCoNetPlus(nnx.Module):
             contrast_logits = finer.reshape(2, *valid.shape, *images.shape[2:4])
         maps, side_logits, p1 = self._decode(weighted, features, images, valid)
 
-        pooled = x5.mean(axis=(2, 3))
+        pooled = layers.precise(x5).mean(axis=(2, 3))
         class_logits = masked_features = masked_class_logits = None
         if self.config.acm:
             class_logits = self._classify(pooled)
         if self.config.racm:
             masked = images * self._masks(maps, p1)[..., None]
-            masked_features = _apart(self._encode(masked, valid)[-1], valid.shape).mean((2, 3))
+            masked_x5 = _apart(self._encode(masked, valid)[-1], valid.shape)
+            masked_features = layers.precise(masked_x5).mean(axis=(2, 3))
             masked_class_logits = self._classify(masked_features)
         return PairOutput(
             maps,
@@ -133,7 +134,9 @@ class GCoNetPlus(nnx.Module):
         )
 
     def _encode(self, images: jax.Array, valid: jax.Array) -> tuple[jax.Array, ...]:
-        """Backbone features, each (N·G, h, w, C)."""
+        """Backbone features, each (N·G, h, w, C), of the type that the network computes in."""
+        if self.config.precision == 'bfloat16':
+            images = images.astype(jnp.bfloat16)
         return self.backbone(_together(images), _together(valid))
 
     def _consensus(self, x5: jax.Array, valid: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -158,7 +161,7 @@ class GCoNetPlus(nnx.Module):
             binarised = self.cem(p1, flat_valid)
         else:
             assert self.predict is not None
-            logits = self.predict(p1)[..., 0]
+            logits = self.predict(layers.precise(p1))[..., 0]
             half = jnp.full_like(logits, 0.5)
             binarised = Binarisation(logits, nnx.sigmoid(logits), half, jnp.asarray(False))
         logits, prob, thresh = (_apart(x, groups) for x in binarised[:3])
@@ -169,7 +172,8 @@ class GCoNetPlus(nnx.Module):
         """What the RACM multiplies the images with, (G, N, H, W)."""
         if self.mask is None:
             return nnx.sigmoid(maps.logits)
-        return _apart(nnx.sigmoid(self.mask(p1)[..., 0]), maps.logits.shape[:2])
+        mask = nnx.sigmoid(self.mask(layers.precise(p1))[..., 0])
+        return _apart(mask, maps.logits.shape[:2])
 
     def _classify(self, pooled: jax.Array) -> jax.Array:
         assert self.classifier is not None

@@ -1,18 +1,26 @@
-"""Layers with PyTorch's conventions, which the released weights assume."""
+"""Layers with PyTorch's conventions, which the released weights assume.
+
+Convolutions compute in the type of their input, with float32 parameters; what is sensitive to
+rounding is computed by `precise` numbers whatever the type of the input.
+"""
 
 import functools
 import math
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 
 Model = TypeVar('Model', bound=nnx.Module)
 
 BATCH_NORM_MOMENTUM = 0.9  # PyTorch writes it 0.1
 BATCH_NORM_EPSILON = 1e-5
+
+# Names of results that a step may keep for its backward pass; see `training.step`.
+CONV, STAGE = 'convolution', 'stage'
 
 kaiming_normal = nnx.initializers.variance_scaling(2.0, 'fan_out', 'normal')
 
@@ -27,15 +35,52 @@ def uniform_fan_in(fan_in: int) -> nnx.Initializer:
     return init
 
 
-def conv(inputs: int, outputs: int, size: int, *, rngs: nnx.Rngs) -> nnx.Conv:
-    """A `size` x `size` convolution that keeps height and width, as PyTorch initialises it."""
+class Conv(nnx.Conv):
+    """A `size` x `size` convolution that keeps height and width; its result is named `CONV`."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        size: int,
+        kernel_init: nnx.Initializer,
+        bias_init: nnx.Initializer,
+        rngs: nnx.Rngs,
+    ):
+        super().__init__(
+            inputs,
+            outputs,
+            (size, size),
+            kernel_init=kernel_init,
+            bias_init=bias_init,
+            promote_dtype=_as_first,
+            rngs=rngs,
+        )
+
+    def __call__(self, inputs: jax.Array, out_sharding: Any = None) -> jax.Array:
+        return checkpoint_name(super().__call__(inputs, out_sharding), CONV)
+
+
+def _as_first(arrays: tuple[jax.Array | None, ...], **_: Any) -> tuple[jax.Array | None, ...]:
+    first = arrays[0]
+    assert first is not None
+    return tuple(x if x is None else x.astype(first.dtype) for x in arrays)
+
+
+def conv(inputs: int, outputs: int, size: int, *, rngs: nnx.Rngs) -> Conv:
+    """A convolution as PyTorch initialises it."""
     init = uniform_fan_in(inputs * size * size)
-    return nnx.Conv(inputs, outputs, (size, size), kernel_init=init, bias_init=init, rngs=rngs)
+    return Conv(inputs, outputs, size, init, init, rngs)
 
 
-def kaiming_conv(inputs: int, outputs: int, size: int, *, rngs: nnx.Rngs) -> nnx.Conv:
+def kaiming_conv(inputs: int, outputs: int, size: int, *, rngs: nnx.Rngs) -> Conv:
     """A convolution with kaiming-normal weights (fan-out, ReLU) and zero biases."""
-    return nnx.Conv(inputs, outputs, (size, size), kernel_init=kaiming_normal, rngs=rngs)
+    return Conv(inputs, outputs, size, kaiming_normal, nnx.initializers.zeros, rngs)
+
+
+def precise(x: jax.Array) -> jax.Array:
+    """x in float32, if its type is a smaller one: for sums, softmax, logits."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def along_channels(vector: jax.Array) -> jax.Array:
@@ -68,6 +113,8 @@ class BatchNorm(nnx.Module):
 
     def __call__(self, x: jax.Array, valid: jax.Array) -> jax.Array:
         """Normalises x (B, H, W, C); valid (B,) bool says which images count."""
+        given = x.dtype
+        x = precise(x)
         if self.use_running_average:
             mean, var = self.mean[...], self.var[...]
         else:
@@ -78,7 +125,8 @@ class BatchNorm(nnx.Module):
             unbiased = var * (count / jnp.maximum(count - 1, 1))
             self.sow(BatchMoments, 'moments', (mean, unbiased))
         scale = self.scale[...] * jax.lax.rsqrt(var + BATCH_NORM_EPSILON)
-        return (x - along_channels(mean)) * along_channels(scale) + along_channels(self.bias[...])
+        x = (x - along_channels(mean)) * along_channels(scale) + along_channels(self.bias[...])
+        return x.astype(given)
 
 
 def with_running_average(model: Model, use: bool = True) -> Model:
@@ -108,5 +156,6 @@ def resize(x: jax.Array, height: int, width: int) -> jax.Array:
     """Bilinear resize of x (B, H, W, C) with aligned corners, as two matrix products."""
     if x.shape[1:3] == (height, width):
         return x
-    x = jnp.einsum('hH,bHWc->bhWc', interpolation_matrix(x.shape[1], height), x)
-    return jnp.einsum('wW,bhWc->bhwc', interpolation_matrix(x.shape[2], width), x)
+    rows = jnp.asarray(interpolation_matrix(x.shape[1], height), x.dtype)
+    columns = jnp.asarray(interpolation_matrix(x.shape[2], width), x.dtype)
+    return jnp.einsum('wW,bhWc->bhwc', columns, jnp.einsum('hH,bHWc->bhWc', rows, x))

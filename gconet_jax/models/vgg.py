@@ -2,6 +2,7 @@
 
 import jax
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 
 from gconet_jax.models import layers
 
@@ -59,5 +60,6 @@ class VGG16(nnx.Module):
                 x = nnx.max_pool(x, (2, 2), strides=(2, 2))
             for layer in stage:
                 x = layer(x, valid)
+            x = checkpoint_name(x, layers.STAGE)
             features.append(x)
         return tuple(features)
