@@ -16,7 +16,7 @@ import numpy as np
 from flax import nnx
 
 from configs.synthetic import get_config
-from gconet_jax.config import from_config_dict
+from gconet_jax.config_dict import from_config_dict
 from gconet_jax.models.gconet_plus import GCoNetPlus
 from gconet_jax.training import state as train_state
 from gconet_jax.training.step import make_train_step

@@ -8,7 +8,8 @@ Paper, CoCA / CoSOD3k / CoSal2015: S .691 / .828 / .875, max F .574 / .807 / .87
 
 import dataclasses
 
-from gconet_jax.config import Config, as_config_dict
+from gconet_jax.config import Config
+from gconet_jax.config_dict import as_config_dict
 
 
 def get_config():

@@ -9,7 +9,8 @@ Paper, CoCA / CoSOD3k / CoSal2015: S .738 / .843 / .881, max F .637 / .834 / .89
 
 import dataclasses
 
-from gconet_jax.config import Config, as_config_dict, released
+from gconet_jax.config import Config, released
+from gconet_jax.config_dict import as_config_dict
 
 
 def get_config(variant: str = 'paper'):

@@ -16,8 +16,8 @@ from gconet_jax.config import (
     LossConfig,
     ModelConfig,
     TrainConfig,
-    as_config_dict,
 )
+from gconet_jax.config_dict import as_config_dict
 
 
 def get_config(variant: str = 'gconet'):
@@ -51,7 +51,6 @@ def get_config(variant: str = 'gconet'):
                 learning_rate=3e-3,
                 schedule='cosine',
                 freeze_batch_norm_after=900,
-                checkpoint_every=500,
             ),
         )
     )

@@ -17,7 +17,8 @@ def group_affinity(query: jax.Array, key: jax.Array, valid: jax.Array) -> jax.Ar
       valid: (G, N) bool; images that are padding are no match for anyone.
 
     Returns:
-      (G, N, S), unscaled, in float32 even for smaller inputs. Rows of padding images are finite and mean nothing.
+      (G, N, S), unscaled, in float32 even for smaller inputs. Rows of padding images are finite and
+      mean nothing.
     """
     wide = jnp.promote_types(query.dtype, jnp.float32)
     similarity = jnp.einsum('gnsd,gmtd->gnsmt', query, key, preferred_element_type=wide)

@@ -48,12 +48,24 @@ def train(argv: Sequence[str]) -> int:
         'workdir', None, 'Folder of the run: checkpoints, metrics. Resumes.', flag_values=values
     )
 
+    coordinator = flags.DEFINE_string(
+        'coordinator',
+        None,
+        "Several processes: 'auto' as Slurm, Open MPI or Kubernetes started them, or HOST:PORT.",
+        flag_values=values,
+    )
+    processes = flags.DEFINE_integer('processes', None, 'Their number.', flag_values=values)
+    process = flags.DEFINE_integer('process', None, 'This one, from 0.', flag_values=values)
+
     def run() -> None:
-        from gconet_jax.config import from_config_dict
+        from gconet_jax.config_dict import from_config_dict
+        from gconet_jax.training import distributed
         from gconet_jax.training.trainer import train
 
         if config.value is None or workdir.value is None:
             raise InputError('--config and --workdir are needed')
+        if (coordinator.value, processes.value, process.value) != (None, None, None):
+            distributed.initialize(coordinator.value, processes.value, process.value)
         train(from_config_dict(config.value), Path(workdir.value))
 
     return _run(argv, values, run)
@@ -96,12 +108,14 @@ def evaluate(argv: Sequence[str]) -> int:
             scores = {name: evaluator.score(folder / name, groups[name]) for name in groups}
             print(evaluator.table(scores, ()))
             return
-        config, model, at = checkpoint.load_model(Path(workdir.value), step.value)
-        folder = Path(workdir.value) / 'maps' / str(at)
-        segment = evaluator.make_segment(model)
-        scores = evaluator.evaluate(segment, groups, folder, image_size=data.image_size)
-        print(f'Step {at} of {workdir.value}; maps and pictures are in {folder}\n')
-        print(evaluator.table(scores, config.data.train_sets))
+        for ema in (False, True) if config.train.ema else (False,):
+            _, model, at = checkpoint.load_model(Path(workdir.value), step.value, ema=ema)
+            name = f'{at}-ema' if ema else str(at)
+            folder = Path(workdir.value) / 'maps' / name
+            segment = evaluator.segment_with(model)
+            scores = evaluator.evaluate(segment, groups, folder, image_size=data.image_size)
+            print(f'Step {name} of {workdir.value}; maps and pictures are in {folder}\n')
+            print(evaluator.table(scores, config.data.train_sets))
 
     return _run(argv, values, run)
 

@@ -3,14 +3,11 @@
 The defaults are the paper's where the paper is explicit; `released()` is the authors' PyTorch code.
 Fields in which the two differ are marked `paper: ... released: ...`.
 
-A config file under `configs/` returns `as_config_dict(Config(...))`; `from_config_dict` turns what
-the command line made of it back into the frozen dataclasses that the code reads.
+A config file under `configs/` returns `config_dict.as_config_dict(Config(...))`;
+`config_dict.from_config_dict` turns what the command line made of it back into these dataclasses.
 """
 
 import dataclasses
-from typing import Any, get_args, get_type_hints
-
-import ml_collections
 
 from gconet_jax.errors import InputError
 
@@ -168,7 +165,7 @@ class AugmentConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """Optimisation and what is written on the way."""
+    """Optimisation: what a run computes."""
 
     steps: int = 0  # 0: `epochs` instead
     epochs: int = 320  # an epoch is one step per group of the anchor set. released: 350
@@ -181,20 +178,18 @@ class TrainConfig:
     weight_decay: float = 0.0  # AdamW's, of kernels
     b1: float = 0.9
     b2: float = 0.99
-    # Released: True (a name filter matches nothing), with batch statistics all the same.
-    freeze_backbone: bool = False
+    backbone_rate: float = 1.0  # of the backbone, times the learning rate
+    # Parts of the model that are not trained: 'backbone', 'backbone/stages/0', ... Released:
+    # ('backbone',), as a name filter matches nothing, with batch statistics all the same.
+    frozen: tuple[str, ...] = ()
+    # Decay of moving averages of parameters and running statistics, scored beside them; 0: none.
+    ema: float = 0.0
     # After so many steps batch norm keeps its running statistics, as at inference; 0: never. Batch
     # statistics over two groups tell what each group shares; weights that rely on it fail a group
     # that comes alone, and these steps correct them.
     freeze_batch_norm_after: int = 0
     backbone_weights: str = ''  # file of ImageNet weights; '' starts from random ones
-    # Devices along pairs of groups and along the images of a group, such as (2, 4); (): chosen.
-    mesh: tuple[int, ...] = ()
     seed: int = 0
-    max_skipped: int = 10  # updates in a row whose loss or gradient is not finite; then it stops
-    log_every: int = 10  # steps
-    checkpoint_every: int = 500  # steps
-    keep_checkpoints: int = 2
 
     def __post_init__(self) -> None:
         _require(self.steps >= 0, 'train.steps', 'must not be negative')
@@ -206,30 +201,67 @@ class TrainConfig:
             'train.step_at',
             f'{self.step_at} are not parts of a run, between 0 and 1',
         )
-        for name in ('warmup_steps', 'clip_norm', 'weight_decay'):
+        for name in (
+            'backbone_rate',
+            'warmup_steps',
+            'clip_norm',
+            'weight_decay',
+            'freeze_batch_norm_after',
+        ):
             _require(getattr(self, name) >= 0, f'train.{name}', 'must not be negative')
-        _require(self.freeze_batch_norm_after >= 0, 'train.freeze_batch_norm_after', 'is negative')
-        mesh = self.mesh
-        _require(
-            not mesh or (len(mesh) == 2 and min(mesh) >= 1),
-            'train.mesh',
-            f'{mesh} is neither () nor (devices along pairs, along images)',
-        )
-        for name in ('b1', 'b2'):
+        for name in ('b1', 'b2', 'ema'):
             _require(0 <= getattr(self, name) < 1, f'train.{name}', 'must be in [0, 1)')
-        for name in ('max_skipped', 'log_every', 'checkpoint_every', 'keep_checkpoints'):
-            _require(getattr(self, name) >= 1, f'train.{name}', 'must be at least 1')
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """How a run is made, watched and kept; a run can go on with other values of these."""
+
+    # Devices along pairs of groups and along the images of a group, such as (2, 4); (): chosen.
+    mesh: tuple[int, ...] = ()
+    # What the backward pass computes again instead of keeping it: 'none'; 'light', what lies
+    # between convolutions; 'full', everything inside of each stage.
+    remat: str = 'none'
+    max_skipped: int = 10  # updates in a row whose loss or gradient is not finite; then it stops
+    log_every: int = 10  # steps
+    wandb: str = ''  # project on Weights & Biases; '': not used
+    picture_every: int = 500  # steps, `image | truth | map` of a fixed pair; 0: never
+    evaluate_every: int = 0  # steps, scores of data.eval_sets; 0: never
+    profile: tuple[int, ...] = ()  # (first, last) step of a profiler trace
+    checkpoint_every: int = 500  # steps
+    keep_latest: int = 2  # checkpoints
+    keep_best: int = 1  # checkpoints, by S over data.eval_sets, if they are evaluated
+    keep_every: int = 0  # steps of checkpoints that are kept for good; 0: none
+
+    def __post_init__(self) -> None:
+        _require(
+            not self.mesh or (len(self.mesh) == 2 and min(self.mesh) >= 1),
+            'run.mesh',
+            f'{self.mesh} is neither () nor (devices along pairs, along images)',
+        )
+        _choice(self.remat, 'run.remat', 'none', 'light', 'full')
+        steps = self.profile
+        _require(
+            not steps or (len(steps) == 2 and 1 <= steps[0] <= steps[1]),
+            'run.profile',
+            f'{self.profile} is neither () nor (first step, last step)',
+        )
+        for name in ('max_skipped', 'log_every', 'checkpoint_every', 'keep_latest'):
+            _require(getattr(self, name) >= 1, f'run.{name}', 'must be at least 1')
+        for name in ('picture_every', 'evaluate_every', 'keep_best', 'keep_every'):
+            _require(getattr(self, name) >= 0, f'run.{name}', 'must not be negative')
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """One run."""
+    """All settings."""
 
     model: ModelConfig = ModelConfig()
     loss: LossConfig = LossConfig()
     data: DataConfig = DataConfig()
     augment: AugmentConfig = AugmentConfig()
     train: TrainConfig = TrainConfig()
+    run: RunConfig = RunConfig()
 
     def __post_init__(self) -> None:
         masked_gst = self.loss.gst > 0 and self.loss.gst_features == 'masked'
@@ -261,46 +293,7 @@ def released(config: Config) -> Config:
             config.train,
             epochs=350,
             learning_rate=1.625e-4,
-            freeze_backbone=True,
+            frozen=('backbone',),
         ),
+        run=config.run,
     )
-
-
-def as_config_dict(config: Config) -> ml_collections.ConfigDict:
-    """The `ConfigDict` that `--config` hands to the command line; its fields are locked."""
-    return ml_collections.ConfigDict(dataclasses.asdict(config))
-
-
-def from_config_dict(values: Any) -> Config:
-    """Builds a `Config` from a `ConfigDict`, or from the mapping read back from `config.json`.
-
-    Raises:
-      ConfigError: a field is unknown, of another type, or has a bad value.
-    """
-    return _build(Config, values, '')
-
-
-def _build(cls: type, values: Any, prefix: str) -> Any:
-    hints = get_type_hints(cls)
-    unknown = sorted(set(values) - set(hints))
-    _require(not unknown, prefix + ', '.join(unknown), 'no such field')
-    arguments = {}
-    for name, value in values.items():
-        kind = hints[name]
-        if dataclasses.is_dataclass(kind):
-            arguments[name] = _build(kind, value, f'{prefix}{name}.')  # type: ignore[arg-type]
-        else:
-            arguments[name] = _typed(kind, value, prefix + name)
-    return cls(**arguments)
-
-
-def _typed(kind: Any, value: Any, field: str) -> Any:
-    if kind is float and type(value) is int:
-        return float(value)
-    if kind in (bool, int, float, str):
-        _require(type(value) is kind, field, f'{value!r} is not of type {kind.__name__}')
-        return value
-    item = get_args(kind)[0]  # tuple[item, ...]
-    sequence = isinstance(value, (tuple, list)) and all(type(v) is item for v in value)
-    _require(sequence, field, f'{value!r} is not a tuple of {item.__name__}')
-    return tuple(value)

@@ -97,7 +97,7 @@ def released_config(meta: dict) -> Config:
     train = dataclasses.replace(
         config.train,
         learning_rate=meta.get('lr', config.train.learning_rate),
-        freeze_backbone=meta.get('freeze', True),
+        frozen=('backbone',) if meta.get('freeze', True) else (),
     )
     return dataclasses.replace(config, train=train)
 

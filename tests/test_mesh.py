@@ -76,7 +76,7 @@ def test_a_mesh_is_chosen(pairs, sizes, expected, capsys):
 
 @pytest.mark.parametrize('shape', [(2, 1), (1, 3), (1, 16)])
 def test_a_mesh_that_does_not_fit_names_the_field(shape):
-    with pytest.raises(ConfigError, match=r'config\.train\.mesh: \(\d, \d+\) does not fit 1 pairs'):
+    with pytest.raises(ConfigError, match=r'config\.run\.mesh: \(\d, \d+\) does not fit 1 pairs'):
         mesh_lib.make_mesh(1, (16,), shape=shape)
 
 

@@ -11,7 +11,7 @@ from flax import nnx
 
 from gconet_jax import affinity, losses
 from gconet_jax.config import Config, LossConfig, ModelConfig
-from gconet_jax.evaluation.evaluator import make_segment
+from gconet_jax.evaluation.evaluator import segment_with
 from gconet_jax.models import layers
 from gconet_jax.models.confidence import binarise
 from gconet_jax.models.gconet_plus import GCoNetPlus
@@ -112,7 +112,7 @@ def test_switches_train(name):
 def test_a_model_without_batch_norm_segments():
     model = GCoNetPlus(dataclasses.replace(SMALL, **ROWS['t1_2']), rngs=nnx.Rngs(0))
     given = batch(2)
-    maps = make_segment(model)(np.asarray(given['image'][0], np.uint8), given['valid'][0])
+    maps = segment_with(model)(np.asarray(given['image'][0], np.uint8), given['valid'][0])
     assert maps.shape == given['mask'][0].shape
 
 

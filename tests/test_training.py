@@ -21,11 +21,11 @@ from gconet_jax.config import (
     DataConfig,
     LossConfig,
     ModelConfig,
+    RunConfig,
     TrainConfig,
-    as_config_dict,
-    from_config_dict,
     released,
 )
+from gconet_jax.config_dict import as_config_dict, from_config_dict
 from gconet_jax.errors import InputError
 from gconet_jax.evaluation.evaluator import table
 from gconet_jax.input_pipeline.files import DataError
@@ -38,7 +38,7 @@ from gconet_jax.training.step import make_train_step
 from gconet_jax.training.trainer import train
 
 CONFIG_FILE = """
-from gconet_jax.config import as_config_dict, from_config_dict
+from gconet_jax.config_dict import as_config_dict, from_config_dict
 import json
 def get_config():
     return as_config_dict(from_config_dict(json.loads({text!r})))
@@ -54,7 +54,7 @@ def root(tmp_path_factory):
     return root
 
 
-def config(root, **train_fields) -> Config:
+def config(root, *, run=None, **train_fields) -> Config:
     return Config(
         model=ModelConfig(width=0.125, num_classes=5, racm=False),
         loss=LossConfig(gst=0.0),
@@ -67,7 +67,8 @@ def config(root, **train_fields) -> Config:
             group_sizes=(3,),
             workers=0,
         ),
-        train=TrainConfig(**{'steps': 2, 'log_every': 1, 'checkpoint_every': 1, **train_fields}),
+        train=TrainConfig(**{'steps': 2, **train_fields}),
+        run=RunConfig(**{'log_every': 1, 'checkpoint_every': 1, 'picture_every': 0, **(run or {})}),
     )
 
 
@@ -135,7 +136,9 @@ def test_resume_into_another_architecture_is_refused(root, trained):
     workdir, _ = trained
     other = config(root)
     other = dataclasses.replace(other, model=dataclasses.replace(other.model, k=100.0))
-    with pytest.raises(checkpoint.CheckpointError, match=r'model\.k: 300\.0 there'):
+    with pytest.raises(
+        checkpoint.CheckpointError, match=r'model\.k is 300\.0 there and 100\.0 here'
+    ):
         train(other, workdir)
 
 
@@ -183,17 +186,18 @@ def test_a_signal_saves_the_step_and_loses_nothing(root, trained, tmp_path, monk
 
     monkeypatch.setattr(MetricWriter, 'write', write_and_interrupt)
     every = {'checkpoint_every': 100}
-    stopped = train(config(root, **every), tmp_path)
+    stopped = train(config(root, run=every), tmp_path)
     assert int(stopped.step) == 2  # the signal came after the first step, the second was under way
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     monkeypatch.undo()
-    resumed = train(config(root, **every), tmp_path)
+    resumed = train(config(root, run=every), tmp_path)
     _, whole = trained
     jax.tree.map(np.testing.assert_array_equal, resumed.params, whole.params)
 
 
 def test_updates_that_are_not_finite_are_skipped_and_stop_the_run(root, tmp_path, capsys):
-    wild = config(root, steps=20, learning_rate=1e30, max_skipped=3, checkpoint_every=100)
+    run = {'max_skipped': 3, 'checkpoint_every': 100}
+    wild = config(root, run=run, steps=20, learning_rate=1e30)
     with pytest.raises(TrainingError, match=r'groups [AB]/\w+.* 3 in a row: lower train\.learning'):
         train(wild, tmp_path)
     lines = [json.loads(line) for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()]

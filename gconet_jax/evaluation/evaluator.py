@@ -1,8 +1,10 @@
 """From a model to scores: predicts every group, writes the maps, scores what was written."""
 
+import functools
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -21,22 +23,28 @@ from gconet_jax.models.gconet_plus import GCoNetPlus, normalize
 from gconet_jax.models.layers import interpolation_matrix, with_running_average
 
 Segment = Callable[[np.ndarray, np.ndarray], jax.Array]
+Weights = tuple[Any, ...]  # of a model: what `nnx.merge` takes after the structure
 
 # Groups are padded to the next of these, or to a multiple of the last, so that few programs
 # are compiled.
 GROUP_SIZES = (2, 4, 6, 8, 12, 16, 24, 32)
 
 
-def make_segment(model: GCoNetPlus) -> Segment:
-    """The jitted model for inference: uint8 (G, N, H, W, 3), valid (G, N) -> (G, N, H, W) maps."""
-    graph, weights = nnx.split(with_running_average(model))
+def make_segment(graph: nnx.GraphDef) -> Callable[[Weights, np.ndarray, np.ndarray], jax.Array]:
+    """Jitted inference: weights, uint8 (G, N, H, W, 3), valid (G, N) -> (G, N, H, W) maps."""
 
     @jax.jit
     def segment(weights, images, valid):
-        maps = nnx.merge(graph, weights).segment(normalize(images), valid)
-        return nnx.sigmoid(maps.logits)
+        model = with_running_average(nnx.merge(graph, *weights))
+        return nnx.sigmoid(model.segment(normalize(images), valid).logits)
 
-    return lambda images, valid: segment(weights, images, valid)
+    return segment
+
+
+def segment_with(model: GCoNetPlus) -> Segment:
+    """Inference with the weights of `model`."""
+    graph, weights = nnx.split(model)
+    return functools.partial(make_segment(graph), (weights,))
 
 
 def predict(
@@ -44,7 +52,7 @@ def predict(
 ) -> Iterator[tuple[Group, np.ndarray]]:
     """Maps of each group, float32 (n, image_size, image_size) in [0, 1], with a progress bar."""
     batches = eval_batches(groups, image_size=image_size, group_sizes=GROUP_SIZES, workers=workers)
-    for batch in tqdm(batches, total=len(groups), unit='group'):
+    for batch in tqdm(batches, total=len(groups), unit='group', leave=None):
         maps = np.asarray(segment(batch.image, batch.valid))[0]
         yield batch.group, maps[: len(batch.group.images)]
 

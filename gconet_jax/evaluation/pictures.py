@@ -24,15 +24,23 @@ def comparison(
     """
     shown = [groups[i * len(groups) // rows] for i in range(rows)]
     shown = list(dict.fromkeys(shown))  # fewer groups than rows
-    width = columns * (3 * TILE + 3 * GAP)
-    sheet = Image.new('RGB', (width, len(shown) * (TILE + GAP)), 'white')
-    for row, group in enumerate(shown):
+    tiles = []
+    for group in shown:
         pairs = list(zip(group.images, group.masks, strict=True))[:columns]
-        for column, (image, mask) in enumerate(pairs):
-            files = (image, mask, folder / group.name / f'{image.stem}.png')
-            for part, file in enumerate(files):
-                tile = open_image(file, 'RGB').resize((TILE, TILE))
-                left = column * (3 * TILE + 3 * GAP) + part * TILE + GAP
-                sheet.paste(tile, (left, row * (TILE + GAP)))
+        files = [(i, mask, folder / group.name / f'{i.stem}.png') for i, mask in pairs]
+        tiles.append([tuple(open_image(file, 'RGB') for file in three) for three in files])
     path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(path)
+    sheet(tiles).save(path)
+
+
+def sheet(rows: Sequence[Sequence[tuple[Image.Image, ...]]]) -> Image.Image:
+    """Rows of (image, truth, map), as one picture."""
+    step = 3 * TILE + 3 * GAP
+    columns = max(len(row) for row in rows)
+    picture = Image.new('RGB', (columns * step, len(rows) * (TILE + GAP)), 'white')
+    for y, row in enumerate(rows):
+        for x, three in enumerate(row):
+            for part, tile in enumerate(three):
+                place = (x * step + part * TILE + GAP, y * (TILE + GAP))
+                picture.paste(tile.convert('RGB').resize((TILE, TILE)), place)
+    return picture

@@ -121,6 +121,10 @@ class TrainIterator(grain.DatasetIterator[Batch]):
         """The pairs of the batch of `step`, one for each set."""
         return self._read_batch.pairs(step)
 
+    def read(self, step: int) -> Batch:
+        """The batch of any step, read now; the stream does not move."""
+        return self._read_batch(step)
+
     def get_state(self) -> dict[str, Any]:
         """{'step': the step of the batch that `next` gives}."""
         return {'step': self._step}

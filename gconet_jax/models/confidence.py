@@ -51,7 +51,7 @@ class Branch(nnx.Module):
         return nnx.sigmoid(self.predict(layers.precise(x)))[..., 0]
 
 
-class ConfidenceEnhancement(nnx.Module):
+class ConfidenceEnhancement(layers.Rematerialized):
     """CEM: a probability P and a threshold T for each pixel (section 3.4)."""
 
     def __init__(self, channels: int, k: float, k_fallback: float, *, norm: bool, rngs: nnx.Rngs):
@@ -61,5 +61,6 @@ class ConfidenceEnhancement(nnx.Module):
 
     def __call__(self, p1: jax.Array, valid: jax.Array) -> Binarisation:
         """p1 (B, H, W, C), valid (B,) bool -> the binarised map with its parts."""
-        prob, thresh = self.prob(p1, valid), self.thresh(p1, valid)
+        run = self.rematerialized(Branch.__call__)
+        prob, thresh = run(self.prob, p1, valid), run(self.thresh, p1, valid)
         return binarise(prob, thresh, valid, k=self.k, k_fallback=self.k_fallback)

@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import jax
 from flax import nnx
-from jax.ad_checkpoint import checkpoint_name
 
 from gconet_jax.models import layers
 
@@ -41,18 +40,14 @@ class UpsamplingBlock(nnx.Module):
     """The conference model's three convolutions after an upsampling (`DSLayer`)."""
 
     def __init__(self, channels: int, hidden: int, *, norm: bool, rngs: nnx.Rngs):
-        self.layers = nnx.List(
-            [
-                ConvNorm(channels, hidden, 3, norm=norm, rngs=rngs),
-                ConvNorm(hidden, hidden, 3, norm=norm, rngs=rngs),
-                ConvNorm(hidden, channels, 1, norm=norm, rngs=rngs),
-            ]
-        )
+        self.first = ConvNorm(channels, hidden, 3, norm=norm, rngs=rngs)
+        self.middle = ConvNorm(hidden, hidden, 3, norm=norm, rngs=rngs)
+        self.last = ConvNorm(hidden, channels, 1, norm=norm, rngs=rngs)
 
     def __call__(self, x: jax.Array, valid: jax.Array) -> jax.Array:
-        for layer in self.layers:
-            x = nnx.relu(layer(x, valid))
-        return x
+        x = nnx.relu(self.first(x, valid))
+        x = nnx.relu(self.middle(x, valid))
+        return nnx.relu(self.last(x, valid))
 
 
 class SideOutput(nnx.Module):
@@ -98,7 +93,7 @@ class Stage(nnx.Module):
         return x + self.lateral(skip, valid), x
 
 
-class Decoder(nnx.Module):
+class Decoder(layers.Rematerialized):
     """Top block, four stages with laterals from x4 to x1, and a last block (section 3.1)."""
 
     def __init__(
@@ -146,12 +141,12 @@ class Decoder(nnx.Module):
         valid: jax.Array,
     ) -> DecoderOutput:
         """features (B, h, w, 512), skips = (x1, ..., x4), size of the image -> p1 and side maps."""
-        x = self.top(features, valid)
+        run = self.rematerialized(lambda part, *inputs: part(*inputs))
+        x = run(self.top, features, valid)
         upsampled = []
         for stage, skip in zip(self.stages, reversed(skips), strict=True):
-            x, before_lateral = stage(x, skip, valid)
-            x = checkpoint_name(x, layers.STAGE)
+            x, before_lateral = run(stage, x, skip, valid)
             upsampled.append(before_lateral)
-        p1 = checkpoint_name(layers.resize(self.last(x, valid), *size), layers.STAGE)
+        p1 = layers.resize(run(self.last, x, valid), *size)
         side_logits = tuple(side(u) for side, u in zip(self.sides, upsampled[1:], strict=False))
         return DecoderOutput(p1, side_logits)

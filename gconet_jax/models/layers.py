@@ -6,6 +6,7 @@ rounding is computed by `precise` numbers whatever the type of the input.
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import jax
@@ -19,8 +20,7 @@ Model = TypeVar('Model', bound=nnx.Module)
 BATCH_NORM_MOMENTUM = 0.9  # PyTorch writes it 0.1
 BATCH_NORM_EPSILON = 1e-5
 
-# Names of results that a step may keep for its backward pass; see `training.step`.
-CONV, STAGE = 'convolution', 'stage'
+CONV = 'convolution'  # names the results of convolutions for `Rematerialized`
 
 kaiming_normal = nnx.initializers.variance_scaling(2.0, 'fan_out', 'normal')
 
@@ -61,10 +61,8 @@ class Conv(nnx.Conv):
         return checkpoint_name(super().__call__(inputs, out_sharding), CONV)
 
 
-def _as_first(arrays: tuple[jax.Array | None, ...], **_: Any) -> tuple[jax.Array | None, ...]:
-    first = arrays[0]
-    assert first is not None
-    return tuple(x if x is None else x.astype(first.dtype) for x in arrays)
+def _as_first(arrays: Any, **_: Any) -> Any:
+    return tuple(x if x is None else x.astype(arrays[0].dtype) for x in arrays)
 
 
 def conv(inputs: int, outputs: int, size: int, *, rngs: nnx.Rngs) -> Conv:
@@ -86,6 +84,30 @@ def precise(x: jax.Array) -> jax.Array:
 def along_channels(vector: jax.Array) -> jax.Array:
     """(C,) -> (1, 1, 1, C)."""
     return vector[None, None, None, :]
+
+
+class Rematerialized(nnx.Module):
+    """A module whose parts the backward pass may compute again instead of keeping their insides.
+
+    Attributes:
+      remat: 'none': everything is kept; 'light': inside of a part only the results of its
+        convolutions; 'full': nothing but what goes in.
+    """
+
+    remat = 'none'
+
+    def set_view(self, *, remat: str | None = None) -> None:
+        """Serves `with_remat`."""
+        if remat is not None:
+            self.remat = remat
+
+    def rematerialized(self, part: Callable[..., Any]) -> Callable[..., Any]:
+        """`part`, a function of a module and arrays, so that its insides are not all kept."""
+        if self.remat == 'none':
+            return part
+        light = jax.checkpoint_policies.save_only_these_names(CONV)
+        policy = light if self.remat == 'light' else None
+        return nnx.remat(part, policy=policy, graph_updates=False)
 
 
 class BatchMoments(nnx.Variable):
@@ -132,6 +154,11 @@ class BatchNorm(nnx.Module):
 def with_running_average(model: Model, use: bool = True) -> Model:
     """The model with the same arrays whose batch norms, if any, use their running statistics."""
     return nnx.view(model, use_running_average=use, raise_if_not_found=False)
+
+
+def with_remat(model: Model, remat: str) -> Model:
+    """The model with the same arrays, for which the backward pass keeps less."""
+    return nnx.view(model, remat=remat)
 
 
 @functools.cache

@@ -1,8 +1,9 @@
 """VGG-16, with or without batch norm, as five stages (Simonyan and Zisserman, 2015)."""
 
+from collections.abc import Sequence
+
 import jax
 from flax import nnx
-from jax.ad_checkpoint import checkpoint_name
 
 from gconet_jax.models import layers
 
@@ -31,7 +32,7 @@ class VGGLayer(nnx.Module):
         return nnx.relu(x)
 
 
-class VGG16(nnx.Module):
+class VGG16(layers.Rematerialized):
     """The backbone: images to the features x1 to x5.
 
     Attributes:
@@ -58,8 +59,12 @@ class VGG16(nnx.Module):
         for index, stage in enumerate(self.stages):
             if index:
                 x = nnx.max_pool(x, (2, 2), strides=(2, 2))
-            for layer in stage:
-                x = layer(x, valid)
-            x = checkpoint_name(x, layers.STAGE)
+            x = self.rematerialized(_run)(tuple(stage), x, valid)
             features.append(x)
         return tuple(features)
+
+
+def _run(stage: Sequence[VGGLayer], x: jax.Array, valid: jax.Array) -> jax.Array:
+    for layer in stage:
+        x = layer(x, valid)
+    return x

@@ -1,24 +1,28 @@
 """Checkpoints of a run, by Orbax: `workdir/checkpoints/<step>` and `workdir/config.json`.
 
-A checkpoint holds three things apart: `model` (parameters and running statistics, all that
-inference reads), `optimizer`, and `data` (the position in the stream of batches).
+A checkpoint holds these apart: `model` (parameters and running statistics, all that inference
+reads), `ema` (the same as moving averages, if the run keeps them), `optimizer`, and `data` (the
+position in the stream of batches). None depends on the number of devices or processes.
 """
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
-import grain
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from orbax.checkpoint import v1 as ocp
 
-from gconet_jax.config import Config, from_config_dict
+from gconet_jax.config import Config, RunConfig
+from gconet_jax.config_dict import from_config_dict
 from gconet_jax.errors import InputError
+from gconet_jax.input_pipeline.loader import TrainIterator
 from gconet_jax.models.gconet_plus import GCoNetPlus
-from gconet_jax.training.state import TrainState, Tree
+from gconet_jax.training.progress import say
+from gconet_jax.training.state import TrainState, Tree, abstract, averaged
 
 policies = ocp.training.save_decision_policies
 preservation = ocp.training.preservation_policies
@@ -28,26 +32,52 @@ class CheckpointError(InputError):
     """A checkpoint is missing, broken, or of another model; the message names it."""
 
 
+# A run may go on with other values of these, beside those of `run`: they say where things are.
+PLACES = (
+    'data.root',
+    'data.eval_sets',
+    'data.eval_include',
+    'data.cache',
+    'data.cache_dir',
+    'data.workers',
+    'train.backbone_weights',
+)
+# With a constant rate a run may also become longer or shorter.
+LENGTHS = ('train.steps', 'train.epochs')
+
+
 def write_config(workdir: Path, config: Config) -> None:
     """Notes the run's config in `workdir`, or compares it with the one that is there.
 
     Raises:
-      CheckpointError: `workdir` holds a run of another architecture; the fields are named.
+      CheckpointError: `workdir` holds a run of another config; the fields are named.
     """
     path = workdir / 'config.json'
     if path.is_file():
-        noted = dataclasses.asdict(read_config(workdir).model)
-        wanted = dataclasses.asdict(config.model)
-        differ = [f'model.{n}: {noted[n]!r} there' for n in noted if noted[n] != wanted[n]]
+        noted = _fields(read_config(workdir))
+        free = PLACES + (LENGTHS if config.train.schedule == 'constant' else ())
+        differ = [
+            f'{name} is {noted[name]!r} there and {value!r} here'
+            for name, value in _fields(config).items()
+            if noted[name] != value and name not in free
+        ]
         if differ:
             raise CheckpointError(
-                f'{workdir} holds a run of another architecture ({"; ".join(differ)}); '
-                'give another --workdir, or these values'
+                f'{workdir} holds a run of another config: {"; ".join(differ)}. Give another '
+                f'--workdir, or the values of {path}'
             )
-    workdir.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix('.json.part')
-    partial.write_text(json.dumps(dataclasses.asdict(config), indent=2) + '\n')
-    partial.rename(path)
+    if jax.process_index() == 0:
+        workdir.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix('.json.part')
+        partial.write_text(json.dumps(dataclasses.asdict(config), indent=2) + '\n')
+        partial.rename(path)
+
+
+def _fields(config: Config) -> dict[str, Any]:
+    """Every field that decides what a run computes, by its name."""
+    sections = {name: dataclasses.asdict(section) for name, section in vars(config).items()}
+    del sections['run']
+    return {f'{a}.{b}': value for a, section in sections.items() for b, value in section.items()}
 
 
 def read_config(workdir: Path) -> Config:
@@ -68,61 +98,114 @@ def read_config(workdir: Path) -> Config:
 class Checkpoints:
     """The checkpoints of one run, while it trains. Saves go on in the background."""
 
-    def __init__(self, workdir: Path, *, every: int, keep: int):
+    def __init__(self, workdir: Path, config: RunConfig):
         self._directory = workdir / 'checkpoints'
+        self._saving: tuple[int, ocp.AsyncResponse] | None = None
+        keep = [
+            preservation.LatestN(config.keep_latest),
+            preservation.BestN(
+                get_metric_fn=lambda metrics: metrics['smeasure'],
+                n=config.keep_best,
+                keep_checkpoints_without_metrics=False,
+            ),
+        ]
+        if config.keep_every:
+            keep.append(preservation.EveryNSteps(config.keep_every))
         self._checkpointer = ocp.training.Checkpointer(
             str(self._directory.absolute()),
             # Orbax's policies are of a wider type than the arguments that they are made for.
-            save_decision_policy=policies.FixedIntervalPolicy(every),  # pyright: ignore
-            preservation_policy=preservation.LatestN(keep),  # pyright: ignore
+            save_decision_policy=policies.FixedIntervalPolicy(config.checkpoint_every),  # pyright: ignore
+            preservation_policy=preservation.AnyPreservationPolicy(keep),  # pyright: ignore
             cleanup_tmp_directories=True,
         )
 
     def save(
-        self, step: int, state: TrainState, batches: grain.DatasetIterator, *, force: bool
+        self,
+        step: int,
+        state: TrainState,
+        batches: TrainIterator,
+        *,
+        last: bool = False,
+        smeasure: float | None = None,
     ) -> None:
-        """Saves if the interval says so, or if forced and the step is not saved yet.
+        """Saves if the interval says so, if there is a score to keep it by, or if it is the last.
 
+        A save that fails is told and tried again at the next one; the last one raises.
         `step` is that of `state`, which is not asked for it: that would wait for the device.
+
+        Raises:
+          CheckpointError: the last save failed; what is still there is named.
         """
         latest = self._checkpointer.latest
         if latest is not None and latest.step == step:
             return
-        if force or self._checkpointer.should_save(step):
-            # The next step consumes the state's buffers, which a save on a CPU may still read.
-            model, optimizer = jax.tree.map(jnp.copy, _parts(state))
-            parts = {'model': model, 'optimizer': optimizer, 'data': batches}
-            self._checkpointer.save_checkpointables_async(step, parts, force=force)
+        if not (last or smeasure is not None or self._checkpointer.should_save(step)):
+            return
+        self._finish()
+        # The next step consumes the state's buffers, which a save on a CPU may still read.
+        parts = jax.tree.map(jnp.copy, _parts(state)) | {'data': batches.get_state()}
+        metrics: Any = None if smeasure is None else {'smeasure': smeasure}
+        try:
+            response = self._checkpointer.save_checkpointables_async(
+                step, parts, force=True, metrics=metrics
+            )
+        except Exception as error:  # whatever a full or broken disk makes Orbax raise
+            self._failed(step, error, last=last)
+            return
+        self._saving = None if response is None else (step, response)
+        if last:
+            self._finish(last=True)
 
-    def restore(self, state: TrainState, batches: grain.DatasetIterator) -> TrainState:
+    def _finish(self, *, last: bool = False) -> None:
+        """Waits for the save in progress."""
+        if self._saving is None:
+            return
+        (step, response), self._saving = self._saving, None
+        try:
+            response.result()
+        except Exception as error:
+            self._failed(step, error, last=last)
+
+    def _failed(self, step: int, error: Exception, *, last: bool) -> None:
+        if jax.process_index() == 0:  # what was written fills the disk for nothing
+            for left in self._directory.glob(f'{step}.orbax-checkpoint-tmp*'):
+                shutil.rmtree(left, ignore_errors=True)
+        latest = self._checkpointer.latest
+        kept = 'there is none before it' if latest is None else f'step {latest.step} is whole'
+        text = f'Step {step} could not be saved in {self._directory}, {kept}: {str(error)[:300]}'
+        if last:
+            raise CheckpointError(f'{text}. Make room; the same command goes on from there')
+        say(f'{text}. Training goes on')
+
+    def restore(self, state: TrainState, batches: TrainIterator) -> TrainState:
         """The latest checkpoint in the form of `state`, with `batches` moved on; or `state`."""
         latest = self._checkpointer.latest
         if latest is None:
             return state
-        model, optimizer = _parts(state)
-        parts = _load(
-            self._checkpointer,
-            self._directory,
-            latest.step,
-            {'model': model, 'optimizer': optimizer, 'data': batches},
-        )
+        form = _parts(state) | {'data': batches.get_state()}
+        parts = _load(self._checkpointer, self._directory, latest.step, form)
+        batches.set_state(parts['data'])
         params = parts['model']['params']
-        return TrainState(
-            step=jnp.asarray(parts['optimizer']['step']),
+        return state._replace(
             params=_like(state.params, params),
             frozen=_like(state.frozen, params),
             batch_stats=parts['model']['batch_stats'],
-            opt_state=parts['optimizer']['opt_state'],
-            skipped=parts['optimizer']['skipped'],
+            ema=parts.get('ema', {}),
+            **parts['optimizer'],
         )
 
     def close(self) -> None:
         """Waits for saves in progress."""
+        self._finish()
         self._checkpointer.close()
 
 
-def load_model(workdir: Path, step: int | None = None) -> tuple[Config, GCoNetPlus, int]:
+def load_model(
+    workdir: Path, step: int | None = None, *, ema: bool = False
+) -> tuple[Config, GCoNetPlus, int]:
     """The config, the model and the step of a run's checkpoint, the latest by default.
+
+    With `ema` the model has the moving averages of its weights.
 
     Raises:
       CheckpointError: as its message says.
@@ -139,25 +222,41 @@ def load_model(workdir: Path, step: int | None = None) -> tuple[Config, GCoNetPl
     if step not in steps:
         raise CheckpointError(f'{directory} holds no step {step}; it has {sorted(steps)}')
 
-    abstract = nnx.eval_shape(lambda: GCoNetPlus(config.model, rngs=nnx.Rngs(0)))
-    graph, params, batch_stats = nnx.split(abstract, nnx.Param, nnx.BatchStat)
-    form = {'params': nnx.to_pure_dict(params), 'batch_stats': nnx.to_pure_dict(batch_stats)}
-    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    form = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), form)
-    model = _load(checkpointer, directory, step, {'model': form})['model']
+    graph, state = abstract(config)
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    form = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), _parts(state)
+    )
+    names = ('model', 'ema') if ema else ('model',)
+    loaded = _load(checkpointer, directory, step, {name: form[name] for name in names})
     checkpointer.close()
-    return config, nnx.merge(graph, model['params'], model['batch_stats']), step
+    params = loaded['model']['params']
+    state = state._replace(
+        params=_like(state.params, params),
+        frozen=_like(state.frozen, params),
+        batch_stats=loaded['model']['batch_stats'],
+        ema=loaded.get('ema', {}),
+    )
+    if ema:
+        state = averaged(state)
+    return config, nnx.merge(graph, state.params, state.frozen, state.batch_stats), step
 
 
-def _parts(state: TrainState) -> tuple[Tree, Tree]:
+def _parts(state: TrainState) -> dict[str, Tree]:
     """The state as it is saved: what the model is, and what only training needs.
 
     Whether a parameter is frozen is a matter of the run and not of the model.
     """
     params = _join(state.params, state.frozen)
-    model = {'params': params, 'batch_stats': state.batch_stats}
-    rest = {'step': state.step, 'opt_state': state.opt_state, 'skipped': state.skipped}
-    return model, rest
+    parts = {
+        'model': {'params': params, 'batch_stats': state.batch_stats},
+        'optimizer': {
+            'step': state.step,
+            'opt_state': state.opt_state,
+            'skipped': state.skipped,
+        },
+    }
+    return parts | ({'ema': state.ema} if state.ema else {})
 
 
 def _load(

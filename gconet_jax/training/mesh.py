@@ -55,7 +55,7 @@ def make_mesh(
     uneven = pairs % along_pair or any(size % along_image for size in group_sizes)
     if uneven or along_pair * along_image > count:
         raise ConfigError(
-            f'config.train.mesh: ({along_pair}, {along_image}) does not fit {pairs} pairs of '
+            f'config.run.mesh: ({along_pair}, {along_image}) does not fit {pairs} pairs of '
             f'{tuple(group_sizes)} images on {count} devices'
         )
     used = np.array(devices[: along_pair * along_image]).reshape(along_pair, along_image)
@@ -80,7 +80,7 @@ def part_of_process(mesh: Mesh) -> Part:
     rows, columns = np.flatnonzero(mine.any(axis=1)), np.flatnonzero(mine.any(axis=0))
     if not mine[np.ix_(rows, columns)].all():
         raise ConfigError(
-            f'config.train.mesh: the devices of a process are no block of {mesh.devices.shape}'
+            f'config.run.mesh: the devices of a process are no block of {mesh.devices.shape}'
         )
 
     def share(indices: np.ndarray, length: int) -> tuple[int, int]:

@@ -1,53 +1,82 @@
-"""Scalars of a run, as JSON lines and for TensorBoard, and how fast it goes."""
+"""Scalars and pictures of a run: JSON lines, TensorBoard, and Weights & Biases if asked for."""
 
-import contextlib
+import hashlib
+import importlib
 import json
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import jax
+import numpy as np
+from PIL import Image
 from tensorboardX import SummaryWriter
+
+from gconet_jax.config import ConfigError
 
 
 class MetricWriter:
-    """Appends to `workdir/metrics.jsonl` and to a TensorBoard log in `workdir/tensorboard`."""
+    """Appends to `workdir/metrics.jsonl` and to a TensorBoard log in `workdir/tensorboard`.
 
-    def __init__(self, workdir: Path):
+    Only the first process writes. `wandb` names a project on Weights & Biases to write to as well;
+    a run that goes on later goes on there.
+
+    Raises:
+      ConfigError: `wandb` is asked for and not installed.
+    """
+
+    def __init__(self, workdir: Path, *, wandb: str = '', config: Mapping[str, Any] | None = None):
+        self._writes = jax.process_index() == 0
+        if not self._writes:
+            return
+        self._wandb = _wandb_run(workdir, wandb, config) if wandb else None
+        self._workdir = workdir
         self._lines = (workdir / 'metrics.jsonl').open('a')
         self._tensorboard = SummaryWriter(str(workdir / 'tensorboard'))
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
         """Writes the scalars of `step`; a line is on disk when this returns."""
+        if not self._writes:
+            return
         self._lines.write(json.dumps({'step': step, **scalars}) + '\n')
         self._lines.flush()
         for name, value in scalars.items():
             self._tensorboard.add_scalar(name, value, step)
+        if self._wandb is not None:
+            self._wandb.log(dict(scalars), step=step)
+
+    def picture(self, step: int, picture: Image.Image) -> None:
+        """Writes `workdir/pictures/<step>.png`, and to the logs that take pictures."""
+        if not self._writes:
+            return
+        path = self._workdir / 'pictures' / f'{step}.png'
+        path.parent.mkdir(exist_ok=True)
+        picture.save(path)
+        self._tensorboard.add_image('maps', np.asarray(picture), step, dataformats='HWC')
+        if self._wandb is not None:
+            self._wandb.log({'maps': importlib.import_module('wandb').Image(picture)}, step=step)
 
     def close(self) -> None:
+        if not self._writes:
+            return
         self._lines.close()
         self._tensorboard.close()
+        if self._wandb is not None:
+            self._wandb.finish()
 
 
-class Pace:
-    """How fast the steps since the last report went, and how much of the time data took.
-
-    Attributes:
-      steps: to be counted up by the caller.
-    """
-
-    def __init__(self):
-        self.steps, self._waited, self._since = 0, 0.0, time.perf_counter()
-
-    @contextlib.contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Counts the time within as waiting for data."""
-        start = time.perf_counter()
-        yield
-        self._waited += time.perf_counter() - start
-
-    def report(self) -> dict[str, float]:
-        """`steps_per_second` and `waiting`, a share of the time; begins anew."""
-        elapsed = time.perf_counter() - self._since
-        scalars = {'steps_per_second': self.steps / elapsed, 'waiting': self._waited / elapsed}
-        self.steps, self._waited, self._since = 0, 0.0, time.perf_counter()
-        return scalars
+def _wandb_run(workdir: Path, project: str, config: Mapping[str, Any] | None) -> Any:
+    try:
+        wandb = importlib.import_module('wandb')
+    except ImportError as error:
+        raise ConfigError("config.run.wandb: needs `pip install wandb`, or set it to ''") from error
+    place = hashlib.blake2b(str(workdir.absolute()).encode(), digest_size=4).hexdigest()
+    name = workdir.absolute().name
+    return wandb.init(
+        project=project,
+        name=name,
+        id=f'{name}-{place}',
+        dir=str(workdir),
+        config=dict(config or {}),
+        resume='allow',
+    )

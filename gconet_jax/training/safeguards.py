@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import Any, Self
 
-from tqdm import tqdm
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
 
 from gconet_jax.errors import InputError
 from gconet_jax.input_pipeline.loader import TrainIterator
 from gconet_jax.input_pipeline.sets import TrainingSet
+from gconet_jax.training.progress import say
 from gconet_jax.training.state import Skipped
 
 
@@ -37,6 +40,18 @@ class Interruption:
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+
+    def asked_at(self, step: int, *, every: int) -> bool:
+        """Whether the run is to stop after `step`: all processes get the same answer.
+
+        Several processes ask each other only at steps that are multiples of `every`, as it makes
+        them wait for their devices.
+        """
+        if jax.process_count() == 1:
+            return self.asked
+        if step % every:
+            return False
+        return bool(multihost_utils.process_allgather(np.asarray(self.asked)).any())
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
@@ -75,5 +90,5 @@ class SkipWatch:
                     f'{text}. That makes {int(skipped.in_a_row)} in a row: lower '
                     'train.learning_rate, or set train.clip_norm'
                 )
-            tqdm.write(text)
+            say(text)
         return {'skipped_loss': float(loss), 'skipped_gradient': float(gradient)}

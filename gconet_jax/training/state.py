@@ -1,5 +1,6 @@
 """What training changes: parameters, batch statistics, optimiser."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from gconet_jax.config import Config, TrainConfig
+from gconet_jax.config import Config, ConfigError, TrainConfig
 from gconet_jax.models.gconet_plus import GCoNetPlus
 
 Tree = dict[str, Any]  # nested dicts of arrays, with the attribute names of the model as keys
@@ -29,6 +30,7 @@ class TrainState(NamedTuple):
     params: Tree  # what the optimiser moves
     frozen: Tree  # parameters that it does not
     batch_stats: Tree  # running means and variances
+    ema: Tree  # moving averages, {'params', 'batch_stats'}, or {} if there are none
     opt_state: optax.OptState
     skipped: Skipped
 
@@ -39,12 +41,14 @@ def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
     `config.steps` is the length of the run, already resolved.
     """
     adam = optax.flatten(optax.scale_by_adam(config.b1, config.b2))
-    parts = [adam, optax.scale_by_learning_rate(make_schedule(config))]
-    if config.weight_decay:
-        parts.insert(1, optax.add_decayed_weights(config.weight_decay, mask=_is_kernel))
+    parts: list[optax.GradientTransformation] = [adam]
     if config.clip_norm:
         parts.insert(0, optax.clip_by_global_norm(config.clip_norm))
-    return optax.chain(*parts)
+    if config.weight_decay:
+        parts.append(optax.add_decayed_weights(config.weight_decay, mask=_is_kernel))
+    if config.backbone_rate != 1:
+        parts.append(optax.masked(optax.scale(config.backbone_rate), _is_backbone))
+    return optax.chain(*parts, optax.scale_by_learning_rate(make_schedule(config)))
 
 
 def make_schedule(config: TrainConfig) -> optax.Schedule:
@@ -69,22 +73,78 @@ def _is_kernel(params: Tree) -> Tree:
     return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
 
 
-def split(model: GCoNetPlus, *, freeze_backbone: bool) -> tuple[nnx.GraphDef, Tree, Tree, Tree]:
-    """Takes `model` apart: its structure, params, frozen params, batch statistics.
+def _is_backbone(params: Tree) -> Tree:
+    return {
+        name: jax.tree.map(lambda _, inside=name == 'backbone': inside, child)
+        for name, child in params.items()
+    }
 
-    `nnx.merge` puts the four together again.
+
+def create(model: GCoNetPlus, config: Config) -> tuple[nnx.GraphDef, TrainState]:
+    """The structure of `model` and the state at step 0. The arrays are `model`'s own.
+
+    Raises:
+      ConfigError: `train.frozen` names a part that the model does not have.
     """
-    backbone = nnx.PathContains('backbone')
-    trainable = nnx.All(nnx.Param, nnx.Not(backbone)) if freeze_backbone else nnx.Param
-    graph, *trees = nnx.split(model, trainable, nnx.Param, nnx.BatchStat)
+    graph, params, frozen, batch_stats = _split(model, config.train.frozen)
+    averages = {'params': params, 'batch_stats': batch_stats} if config.train.ema else {}
+    zero = jnp.zeros((), jnp.int32)
+    return graph, TrainState(
+        step=zero,
+        params=params,
+        frozen=frozen,
+        batch_stats=batch_stats,
+        ema=jax.tree.map(jnp.copy, averages),
+        opt_state=make_optimizer(config.train).init(params),
+        skipped=Skipped(jnp.copy(zero), jnp.copy(zero), jnp.copy(zero), zero - 1),
+    )
+
+
+def _split(model: GCoNetPlus, frozen_parts: Sequence[str]) -> tuple[nnx.GraphDef, Tree, Tree, Tree]:
+    """`model` as its structure, params, frozen params, batch statistics, for `nnx.merge`."""
+    found = set()
+
+    def is_frozen(path: tuple[Any, ...], _: Any) -> bool:
+        name = '/'.join(map(str, path))
+        parts = [part for part in frozen_parts if f'{name}/'.startswith(f'{part}/')]
+        found.update(parts)
+        return bool(parts)
+
+    trained = nnx.All(nnx.Param, nnx.Not(is_frozen))
+    graph, *trees = nnx.split(model, trained, nnx.Param, nnx.BatchStat)
+    unknown = sorted(set(frozen_parts) - found)
+    if unknown:
+        raise ConfigError(f'config.train.frozen: the model has no {", ".join(unknown)}')
     params, frozen, batch_stats = (nnx.to_pure_dict(tree) for tree in trees)
     return graph, params, frozen, batch_stats
 
 
-def create(model: GCoNetPlus, config: Config) -> tuple[nnx.GraphDef, TrainState]:
-    """The structure of `model` and the state at step 0. The arrays are `model`'s own."""
-    graph, params, frozen, batch_stats = split(model, freeze_backbone=config.train.freeze_backbone)
-    opt_state = make_optimizer(config.train).init(params)
-    zero = jnp.zeros((), jnp.int32)
-    skipped = Skipped(zero, jnp.copy(zero), jnp.copy(zero), zero - 1)
-    return graph, TrainState(jnp.copy(zero), params, frozen, batch_stats, opt_state, skipped)
+def averaged(state: TrainState) -> TrainState:
+    """The state with the moving averages in place of parameters and running statistics."""
+    return state._replace(params=state.ema['params'], batch_stats=state.ema['batch_stats'])
+
+
+def abstract(config: Config) -> tuple[nnx.GraphDef, TrainState]:
+    """The structure of a model and the shapes of its state; no array is made."""
+
+    def model() -> GCoNetPlus:
+        return GCoNetPlus(config.model, rngs=nnx.Rngs(0))
+
+    graph = _split(nnx.eval_shape(model), config.train.frozen)[0]
+    return graph, jax.eval_shape(lambda: create(model(), config)[1])
+
+
+def overview(state: TrainState) -> str:
+    """The number of parameters of each part of the model, and how many of them are trained."""
+
+    def counts(tree: Tree) -> dict[str, int]:
+        return {name: sum(x.size for x in jax.tree.leaves(part)) for name, part in tree.items()}
+
+    trained, frozen = counts(state.params), counts(state.frozen)
+    rows = [
+        (name, trained.get(name, 0) + frozen.get(name, 0), trained.get(name, 0))
+        for name in sorted(trained.keys() | frozen.keys())
+    ]
+    rows.append(('in all', sum(row[1] for row in rows), sum(row[2] for row in rows)))
+    lines = [f'{"":<12} {"parameters":>12} {"trained":>12}']
+    return '\n'.join(lines + [f'{name:<12} {all_:>12,} {some:>12,}' for name, all_, some in rows])

@@ -1,7 +1,7 @@
 """One update: batch -> model -> losses -> gradients -> Adam, as one jitted program."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import jax
@@ -13,7 +13,12 @@ from jax.sharding import Mesh
 from gconet_jax import losses
 from gconet_jax.config import Config
 from gconet_jax.models.gconet_plus import normalize
-from gconet_jax.models.layers import BATCH_NORM_MOMENTUM, BatchMoments, with_running_average
+from gconet_jax.models.layers import (
+    BATCH_NORM_MOMENTUM,
+    BatchMoments,
+    with_remat,
+    with_running_average,
+)
 from gconet_jax.training.mesh import batch_shardings, make_mesh, replicated
 from gconet_jax.training.state import Skipped, TrainState, Tree, make_optimizer
 
@@ -48,6 +53,8 @@ def make_train_step(
         )
         with jax.numpy_dtype_promotion('standard'):  # Optax raises a float to an int32 power
             updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = cast(Tree, optax.apply_updates(state.params, updates))
+        batch_stats = update_batch_stats(state.batch_stats, moments)
         grad_norm = optax.tree.norm(grads)
         skipped, usable = guard(state.skipped, state.step, metrics['loss'], grad_norm)
 
@@ -56,9 +63,10 @@ def make_train_step(
 
         new_state = TrainState(
             step=state.step + 1,
-            params=kept(cast(Tree, optax.apply_updates(state.params, updates)), state.params),
+            params=kept(params, state.params),
             frozen=state.frozen,
-            batch_stats=kept(update_batch_stats(state.batch_stats, moments), state.batch_stats),
+            batch_stats=kept(batch_stats, state.batch_stats),
+            ema=kept(averages(state, params, batch_stats, config.train.ema), state.ema),
             opt_state=kept(opt_state, state.opt_state),
             skipped=skipped,
         )
@@ -89,20 +97,9 @@ def gradients(
     time.
     """
 
-    def pair_loss(params: Tree, pair: Batch):
-        model = nnx.merge(graph, params, state.frozen, state.batch_stats)
-        model = with_running_average(model, freeze_batch_norm)
-        images, masks = pair['image'], pair['mask']
-        if images.dtype == jnp.uint8:
-            images, masks = normalize(images), masks.astype(jnp.float32) / 255
-        output, moments = nnx.capture(model, BatchMoments)(images, pair['valid'])
-        moments = nnx.to_pure_dict(moments)
-        loss, terms = losses.total_loss(output, masks, pair['label'], pair['valid'], config.loss)
-        fell_back = output.maps.fell_back.astype(jnp.float32)
-        return loss, (terms | {'k_fell_back': fell_back}, moments)
-
     def batch_loss(params: Tree, pairs: Batch):
-        loss, (terms, moments) = jax.vmap(pair_loss, in_axes=(None, 0))(params, pairs)
+        one = functools.partial(pair_loss, graph, config, state, freeze_batch_norm)
+        loss, (terms, moments) = jax.vmap(one, in_axes=(None, 0))(params, pairs)
         return loss.sum(), (terms, moments)
 
     grad_fn = jax.value_and_grad(batch_loss, has_aux=True)
@@ -121,6 +118,42 @@ def gradients(
         terms, moments = jax.tree.map(_in_order, aux)
     metrics = {name: value.mean() for name, value in terms.items()}
     return grads, metrics | {'loss': loss}, moments
+
+
+def pair_loss(
+    graph: nnx.GraphDef,
+    config: Config,
+    state: TrainState,
+    freeze_batch_norm: bool,
+    params: Tree,
+    pair: Batch,
+) -> tuple[jax.Array, tuple[Metrics, Tree]]:
+    """The loss of one pair under `params`; its terms and k_fell_back; batch-norm moments."""
+    model = nnx.merge(graph, params, state.frozen, state.batch_stats)
+    model = with_remat(with_running_average(model, freeze_batch_norm), config.run.remat)
+    images, masks = pair['image'], pair['mask']
+    if images.dtype == jnp.uint8:
+        images, masks = normalize(images), masks.astype(jnp.float32) / 255
+    output, moments = nnx.capture(model, BatchMoments)(images, pair['valid'])
+    loss, terms = losses.total_loss(output, masks, pair['label'], pair['valid'], config.loss)
+    fell_back = output.maps.fell_back.astype(jnp.float32)
+    return loss, (terms | {'k_fell_back': fell_back}, nnx.to_pure_dict(moments))
+
+
+def kept_bytes(
+    graph: nnx.GraphDef, config: Config, state: TrainState, pair: Mapping[str, Any]
+) -> int:
+    """What the forward pass over a pair keeps for the backward pass, as `run.remat` says.
+
+    Parameters and images included. Arguments may be shapes alone; nothing is computed.
+    """
+
+    def backward(state: TrainState, pair: Batch) -> Any:
+        one = functools.partial(pair_loss, graph, config, state, False)
+        return jax.vjp(lambda params: one(params, pair)[0], state.params)[1]
+
+    kept = jax.eval_shape(backward, state, pair)
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(kept))
 
 
 def _in_turns(x: jax.Array, at_once: int) -> jax.Array:
@@ -146,6 +179,20 @@ def guard(
         last=jnp.where(bad, step, skipped.last),
     )
     return counts, ~bad
+
+
+def averages(state: TrainState, params: Tree, batch_stats: Tree, decay: float) -> Tree:
+    """The moving averages one step on.
+
+    The decay rises to `decay` as (1 + t) / (10 + t), as in TensorFlow's ExponentialMovingAverage,
+    so that the random start is soon forgotten.
+    """
+    if not state.ema:
+        return {}
+    step = state.step.astype(jnp.float32)
+    rate = 1 - jnp.minimum(decay, (1 + step) / (10 + step))
+    new = {'params': params, 'batch_stats': batch_stats}
+    return jax.tree.map(lambda old, now: old + rate.astype(old.dtype) * (now - old), state.ema, new)
 
 
 def update_batch_stats(batch_stats: Tree, moments: Tree) -> Tree:

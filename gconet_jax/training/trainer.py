@@ -1,16 +1,17 @@
 """The training run: data, model, state, then step after step."""
 
+import contextlib
 import dataclasses
 from pathlib import Path
 
 import jax
 from flax import nnx
 from jax.sharding import Mesh
-from tqdm import tqdm
 
 from gconet_jax.config import Config, ConfigError
 from gconet_jax.input_pipeline.augment import make_augment
 from gconet_jax.input_pipeline.loader import TrainIterator, make_train_iterator
+from gconet_jax.input_pipeline.pairs import bucket
 from gconet_jax.input_pipeline.sets import TrainingSet, training_sets
 from gconet_jax.models.gconet_plus import GCoNetPlus
 from gconet_jax.training import checkpoint, state
@@ -21,9 +22,10 @@ from gconet_jax.training.mesh import (
     put_batch,
     replicated,
 )
-from gconet_jax.training.metric_writer import MetricWriter, Pace
-from gconet_jax.training.safeguards import Interruption, SkipWatch
-from gconet_jax.training.step import make_train_step
+from gconet_jax.training.observer import Observer
+from gconet_jax.training.programs import Programs, memory_errors
+from gconet_jax.training.progress import say
+from gconet_jax.training.safeguards import Interruption
 from gconet_jax.weights.vgg import load_backbone
 
 
@@ -38,49 +40,61 @@ def train(config: Config, workdir: Path) -> state.TrainState:
     checkpoint.write_config(workdir, config)
     steps = _total_steps(config, [len(each.groups) for each in sets])
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=steps))
-    checkpoints = checkpoint.Checkpoints(
-        workdir, every=config.train.checkpoint_every, keep=config.train.keep_checkpoints
-    )
-    mesh = make_mesh(len(sets), config.data.group_sizes, shape=config.train.mesh)
-    batches = _batches(config, sets, mesh)
-    writer = MetricWriter(workdir)
-    try:
+    mesh = make_mesh(len(sets), config.data.group_sizes, shape=config.run.mesh)
+    with contextlib.ExitStack() as stack:
+        checkpoints = checkpoint.Checkpoints(workdir, config.run)
+        stack.callback(checkpoints.close)
+        batches = _batches(config, sets, mesh)
+        stack.callback(batches.close)
         graph, train_state = _create(config)
+        say(state.overview(train_state))
         train_state = jax.device_put(train_state, replicated(mesh))
         train_state = checkpoints.restore(train_state, batches)
-        early = make_train_step(graph, config, mesh)
-        late = make_train_step(graph, config, mesh, freeze_batch_norm=True)
-        frozen_from = config.train.freeze_batch_norm_after or steps
-        augment = make_augment(config.augment, config.train.seed, batch_shardings(mesh))
-        first = int(train_state.step)
-        if first:
-            print(f'Going on at step {first} of {steps}')
-        progress = tqdm(range(first, steps), initial=first, total=steps, unit='step')
-        pace, watch = Pace(), SkipWatch(train_state.skipped, config.train.max_skipped)
-        with Interruption() as interruption:
-            for step in progress:
-                with pace.waiting():
-                    batch = next(batches)
-                batch = augment(put_batch(batch, mesh), step)
-                train_step = early if step < frozen_from else late
-                train_state, metrics = train_step(train_state, batch)
-                pace.steps += 1
-                asked = interruption.asked  # once: what is left of the loop acts on one answer
-                last = asked or step + 1 == steps
-                if last or (step + 1) % config.train.log_every == 0:
-                    scalars = {name: float(value) for name, value in metrics.items()}
-                    scalars |= watch.look(train_state.skipped, sets, batches)
-                    writer.write(step + 1, scalars | pace.report())
-                    progress.set_postfix(loss=f'{scalars["loss"]:.4g}')
-                checkpoints.save(step + 1, train_state, batches, force=last)
-                if asked:
-                    tqdm.write(f'Stopped and saved at step {step + 1}; the same command goes on')
-                    break
-        return train_state
-    finally:
-        batches.close()
-        checkpoints.close()
-        writer.close()
+        observer = Observer(config, workdir, graph, train_state, sets, batches, checkpoints)
+        stack.callback(observer.close)
+        programs = Programs(graph, config, mesh)
+        stack.enter_context(memory_errors())
+        return _steps(config, mesh, train_state, sets, batches, programs, observer)
+
+
+def _steps(
+    config: Config,
+    mesh: Mesh,
+    train_state: state.TrainState,
+    sets: list[TrainingSet],
+    batches: TrainIterator,
+    programs: Programs,
+    observer: Observer,
+) -> state.TrainState:
+    first, steps = int(train_state.step), config.train.steps
+    if first:
+        say(f'Going on at step {first} of {steps}')
+    frozen_from = config.train.freeze_batch_norm_after or steps
+    if first < steps:
+        programs.prepare(
+            train_state,
+            pairs=len(sets),
+            images=_largest(config, sets),
+            freeze_batch_norm=first >= frozen_from,
+        )
+    augment = make_augment(config.augment, config.train.seed, batch_shardings(mesh))
+    with Interruption() as interruption:
+        for step in range(first, steps):
+            observer.before(step + 1)
+            with observer.progress.waiting():
+                loaded = next(batches)
+            batch = augment(put_batch(loaded, mesh), step)
+            train_state, metrics = programs(
+                train_state, batch, freeze_batch_norm=step >= frozen_from
+            )
+            observer.progress.count(loaded['valid'])
+            stop = interruption.asked_at(step + 1, every=config.run.log_every)
+            last = stop or step + 1 == steps
+            observer.after(step + 1, train_state, metrics, last=last)
+            if stop:
+                say(f'Stopped and saved at step {step + 1}; the same command goes on')
+                break
+    return train_state
 
 
 def _batches(config: Config, sets: list[TrainingSet], mesh: Mesh) -> TrainIterator:
@@ -109,6 +123,13 @@ def _total_steps(config: Config, group_counts: list[int]) -> int:
         return config.train.steps
     epoch = min(group_counts) if config.data.cut_epochs else max(group_counts)
     return config.train.epochs * epoch
+
+
+def _largest(config: Config, sets: list[TrainingSet]) -> int:
+    """Images of a padded group in the largest batch there can be."""
+    # The smaller group of a pair decides, so that the largest group of a set never does.
+    second = max(sorted(len(group.images) for group in each.groups)[-2] for each in sets)
+    return bucket(min(second, config.data.max_images), config.data.group_sizes)
 
 
 def _check_classes(config: Config, sets: list[TrainingSet]) -> None:

@@ -116,7 +116,7 @@ def _decoder_layers(decoder):
     for number, stage in zip((5, 4, 3, 2), decoder.stages, strict=True):
         yield from _block(f'enlayer{number}', stage.block)
         if stage.after is not None:
-            first, second, last = stage.after.layers
+            first, second, last = stage.after.first, stage.after.middle, stage.after.last
             prefix = f'dslayer{number}'
             yield from _conv_norm(first, f'{prefix}.conv1', f'{prefix}.bn1')
             yield from _conv_norm(second, f'{prefix}.conv2', f'{prefix}.bn2')

@@ -1,0 +1,50 @@
+"""Configs as the command line and `config.json` have them, and back."""
+
+import dataclasses
+from typing import Any, get_args, get_type_hints
+
+import ml_collections
+
+from gconet_jax.config import Config, ConfigError
+
+
+def as_config_dict(config: Config) -> ml_collections.ConfigDict:
+    """The `ConfigDict` that `--config` hands to the command line; its fields are locked."""
+    return ml_collections.ConfigDict(dataclasses.asdict(config))
+
+
+def from_config_dict(values: Any) -> Config:
+    """Builds a `Config` from a `ConfigDict`, or from the mapping read back from `config.json`.
+
+    Raises:
+      ConfigError: a field is unknown, of another type, or has a bad value.
+    """
+    return _build(Config, values, '')
+
+
+def _build(cls: type, values: Any, prefix: str) -> Any:
+    hints = get_type_hints(cls)
+    unknown = sorted(set(values) - set(hints))
+    if unknown:
+        raise ConfigError(f'config.{prefix}{", ".join(unknown)}: no such field')
+    arguments = {}
+    for name, value in values.items():
+        kind = hints[name]
+        if dataclasses.is_dataclass(kind):
+            arguments[name] = _build(kind, value, f'{prefix}{name}.')  # type: ignore[arg-type]
+        else:
+            arguments[name] = _typed(kind, value, prefix + name)
+    return cls(**arguments)
+
+
+def _typed(kind: Any, value: Any, field: str) -> Any:
+    if kind is float and type(value) is int:
+        return float(value)
+    if kind in (bool, int, float, str):
+        if type(value) is not kind:
+            raise ConfigError(f'config.{field}: {value!r} is not of type {kind.__name__}')
+        return value
+    item = get_args(kind)[0]  # tuple[item, ...]
+    if not isinstance(value, (tuple, list)) or any(type(v) is not item for v in value):
+        raise ConfigError(f'config.{field}: {value!r} is not a tuple of {item.__name__}')
+    return tuple(value)

@@ -1,0 +1,31 @@
+"""Several processes as one run, by `jax.distributed`."""
+
+import jax
+
+from gconet_jax.errors import InputError
+
+
+def initialize(coordinator: str | None, processes: int | None, process: int | None) -> None:
+    """Joins the processes of a run; to be called before anything else of JAX.
+
+    Args:
+      coordinator: 'host:port' of process 0, or 'auto': as Slurm, Open MPI, Kubernetes or a TPU pod
+        started them.
+      processes: their number, and
+      process: which of them this one is; both or, with 'auto', none.
+
+    Raises:
+      InputError: arguments are missing, or no cluster is found.
+    """
+    if coordinator == 'auto':
+        try:
+            jax.distributed.initialize()
+        except (RuntimeError, ValueError) as error:
+            raise InputError(
+                f'--coordinator=auto found no cluster ({str(error).splitlines()[0]}); give '
+                '--coordinator=HOST:PORT --processes=N --process=I'
+            ) from error
+    elif coordinator is None or processes is None or process is None:
+        raise InputError('--coordinator=HOST:PORT, --processes=N and --process=I go together')
+    else:
+        jax.distributed.initialize(coordinator, processes, process)

@@ -1,0 +1,158 @@
+"""What happens between two steps, each thing at its interval: it only looks, and saves."""
+
+import dataclasses
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+from flax import nnx
+from jax.experimental import multihost_utils
+from PIL import Image
+
+from gconet_jax.config import Config
+from gconet_jax.evaluation import evaluator, pictures
+from gconet_jax.input_pipeline.loader import TrainIterator
+from gconet_jax.input_pipeline.sets import TrainingSet, evaluation_sets
+from gconet_jax.training.checkpoint import Checkpoints
+from gconet_jax.training.metric_writer import MetricWriter
+from gconet_jax.training.progress import Progress, say
+from gconet_jax.training.safeguards import SkipWatch
+from gconet_jax.training.state import TrainState, Tree, averaged
+from gconet_jax.training.step import Metrics
+
+SHOWN = 4  # images of each group in a picture
+
+
+class Observer:
+    """Scalars, pictures, scores, profiler traces and checkpoints of a run.
+
+    Maps are made from the weights as they are between two steps, by the first process on one of
+    its devices. Neither the state nor the stream of batches is changed.
+
+    Attributes:
+      progress: the run's line of progress.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        workdir: Path,
+        graph: nnx.GraphDef,
+        state: TrainState,
+        sets: Sequence[TrainingSet],
+        batches: TrainIterator,
+        checkpoints: Checkpoints,
+    ):
+        first = int(state.step)
+        self._run, self._workdir, self._steps = config.run, workdir, config.train.steps
+        self._image_size = config.data.image_size
+        self._sets, self._batches, self._checkpoints = sets, batches, checkpoints
+        self._segment = evaluator.make_segment(graph)
+        # Read before the first step: what is missing is told now.
+        self._eval_groups = (
+            evaluation_sets(config.data, with_masks=True) if config.run.evaluate_every else {}
+        )
+        self._writer = MetricWriter(
+            workdir, wandb=config.run.wandb, config=dataclasses.asdict(config)
+        )
+        self._watch = SkipWatch(state.skipped, config.run.max_skipped)
+        self.progress = Progress(first, config.train.steps)
+
+    def before(self, step: int) -> None:
+        """To be called before step number `step`, counted from 1."""
+        if self._run.profile and step == self._run.profile[0]:
+            jax.profiler.start_trace(str(self._workdir / 'profile'))
+
+    def after(self, step: int, state: TrainState, metrics: Metrics, *, last: bool) -> None:
+        """To be called after it, with what it gave; `last` says that the run ends or is stopped.
+
+        Raises:
+          TrainingError: too many updates in a row were skipped.
+          CheckpointError: the last checkpoint could not be written.
+        """
+        if self._run.profile and step == self._run.profile[1]:
+            jax.block_until_ready(state)
+            jax.profiler.stop_trace()
+            say(f'Profile of steps {self._run.profile} in {self._workdir / "profile"}')
+        if last or step % self._run.log_every == 0:
+            scalars = {name: float(value) for name, value in metrics.items()}
+            scalars |= self._watch.look(state.skipped, self._sets, self._batches)
+            scalars |= self.progress.report(scalars['loss'])
+            self._writer.write(step, scalars)
+        with self.progress.aside():
+            if _is_due(step, self._run.picture_every, last=last):
+                self._writer.picture(step, self._picture(state))
+            s = None
+            if _is_due(step, self._run.evaluate_every, last=step == self._steps):
+                s = self._evaluate(step, state)
+        self._checkpoints.save(step, state, self._batches, last=last, smeasure=s)
+
+    def close(self) -> None:
+        """Ends the line of progress and the logs."""
+        self.progress.close()
+        self._writer.close()
+
+    def _picture(self, state: TrainState) -> Image.Image:
+        """`image | truth | map` of the pair of the first step, a row for each of its groups."""
+        batch = self._batches.read(0)
+        images, masks, valid = (batch[name][0] for name in ('image', 'mask', 'valid'))
+        maps = np.asarray(self._segment(_weights(state), images, valid))
+        grey = np.clip(maps * 255, 0, 255).astype(np.uint8)
+        return pictures.sheet(
+            [
+                [
+                    tuple(Image.fromarray(part[group, i]) for part in (images, masks, grey))
+                    for i in np.flatnonzero(valid[group])[:SHOWN]
+                ]
+                for group in range(2)
+            ]
+        )
+
+    def _evaluate(self, step: int, state: TrainState) -> float:
+        """Scores the weights, and their moving averages; the better S, mean over the sets."""
+        best = self._scores(step, state) if jax.process_index() == 0 else 0.0
+        return float(multihost_utils.broadcast_one_to_all(np.float32(best)))
+
+    def _scores(self, step: int, state: TrainState) -> float:
+        versions = {'': state} | ({'-ema': averaged(state)} if state.ema else {})
+        scalars, mean_s = {}, []
+        for suffix, version in versions.items():
+            scores = self._score(version, self._workdir / 'evaluations' / f'{step}{suffix}')
+            say(f'Step {step}{suffix}\n{evaluator.table(scores, ())}')
+            scalars |= {
+                f'eval{suffix}/{name}/{metric}': value
+                for name, of_set in scores.items()
+                for metric, value in of_set.items()
+            }
+            mean_s.append(float(np.mean([of_set['smeasure'] for of_set in scores.values()])))
+        self._writer.write(step, scalars)
+        return max(mean_s)
+
+    def _score(self, state: TrainState, folder: Path) -> dict[str, dict[str, float]]:
+        """Scores and sheets are kept in `folder`, maps are not."""
+
+        def segment(images: np.ndarray, valid: np.ndarray) -> jax.Array:
+            return self._segment(_weights(state), images, valid)
+
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as maps:
+            scores = evaluator.evaluate(
+                segment, self._eval_groups, Path(maps), image_size=self._image_size
+            )
+            for file in Path(maps).iterdir():
+                if file.is_file():
+                    shutil.move(file, folder / file.name)
+        return scores
+
+
+def _is_due(step: int, every: int, *, last: bool) -> bool:
+    return every > 0 and (last or step % every == 0)
+
+
+def _weights(state: TrainState) -> tuple[Tree, ...]:
+    """The weights on one device of this process; no copy is made."""
+    parts = (state.params, state.frozen, state.batch_stats)
+    return jax.tree.map(lambda x: x.addressable_data(0), parts)

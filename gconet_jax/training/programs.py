@@ -1,0 +1,131 @@
+"""The compiled programs of a run: one for each size of batch, and what memory they take."""
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+from flax import nnx
+from jax.sharding import Mesh
+
+from gconet_jax.config import Config
+from gconet_jax.training.mesh import batch_shardings
+from gconet_jax.training.progress import say
+from gconet_jax.training.safeguards import TrainingError
+from gconet_jax.training.state import TrainState
+from gconet_jax.training.step import Batch, Metrics, kept_bytes, make_train_step
+
+Shapes = Mapping[str, Any]  # of a batch: its arrays, or their shapes and types
+
+GIB = 2**30
+SMALLER = (
+    "set run.remat='light' or 'full', model.precision='bfloat16', a smaller data.max_images or "
+    'data.image_size, or use more devices (run.mesh)'
+)
+
+
+class Programs:
+    """The training step, compiled once for each number of images of a group.
+
+    Each program is announced with its memory, and refused if the device has less.
+    """
+
+    def __init__(self, graph: nnx.GraphDef, config: Config, mesh: Mesh):
+        self._graph, self._config, self._mesh = graph, config, mesh
+        self._programs: dict[tuple[int, bool], jax.stages.Compiled] = {}
+
+    def __call__(
+        self, state: TrainState, batch: Batch, *, freeze_batch_norm: bool
+    ) -> tuple[TrainState, Metrics]:
+        """One update; consumes `state`."""
+        key = (batch['valid'].shape[2], freeze_batch_norm)
+        if key not in self._programs:
+            self._programs[key] = self._compile(state, batch, freeze_batch_norm)
+        return self._programs[key](state, batch)
+
+    def prepare(
+        self, state: TrainState, *, pairs: int, images: int, freeze_batch_norm: bool
+    ) -> None:
+        """Compiles the program for `pairs` pairs of groups of `images` images, before any is there.
+
+        Raises:
+          TrainingError: it does not fit into the memory of a device.
+        """
+        size = self._config.data.image_size
+        shapes = {
+            'image': ((pairs, 2, images, size, size, 3), 'uint8'),
+            'mask': ((pairs, 2, images, size, size), 'uint8'),
+            'valid': ((pairs, 2, images), 'bool'),
+            'label': ((pairs, 2), 'int32'),
+        }
+        batch = {
+            name: jax.ShapeDtypeStruct(*shapes[name], sharding=sharding)
+            for name, sharding in batch_shardings(self._mesh).items()
+        }
+        key = (images, freeze_batch_norm)
+        self._programs[key] = self._compile(state, batch, freeze_batch_norm)
+
+    def _compile(
+        self, state: TrainState, batch: Shapes, freeze_batch_norm: bool
+    ) -> jax.stages.Compiled:
+        step = make_train_step(
+            self._graph, self._config, self._mesh, freeze_batch_norm=freeze_batch_norm
+        )
+        pairs, _, images, size = batch['mask'].shape[:4]
+        what = f'Step of {pairs} x 2 x {images} images of {size} x {size}'
+        kept = self._kept(state, batch)
+        start = time.perf_counter()
+        with memory_errors():
+            compiled = step.lower(state, batch).compile()
+        seconds = time.perf_counter() - start
+        sizes = compiled.memory_analysis()
+        arguments, temporary = sizes.argument_size_in_bytes, sizes.temp_size_in_bytes
+        needed = arguments + temporary + sizes.output_size_in_bytes - sizes.alias_size_in_bytes
+        room = memory_of(self._mesh.devices.flat[0])
+        say(
+            f'{what}, mesh {dict(self._mesh.shape)}: {needed / GIB:.2f} GiB of '
+            f'{room / GIB:.1f} GiB on a device (state and batch {arguments / GIB:.2f}, temporary '
+            f'{temporary / GIB:.2f}; planned for the backward pass {kept / GIB:.2f}); compiled in '
+            f'{seconds:.0f} s'
+        )
+        if needed > room:
+            raise TrainingError(
+                f'{what} needs {needed / GIB:.1f} GiB on a device, which has {room / GIB:.1f}: '
+                f'{SMALLER}'
+            )
+        return compiled
+
+    def _kept(self, state: TrainState, batch: Shapes) -> int:
+        """What one device keeps for its backward pass, of one pair at a time."""
+        pair = {name: jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for name, x in batch.items()}
+        kept = kept_bytes(self._graph, self._config, state, pair)
+        return kept // self._mesh.shape['image']
+
+
+def memory_of(device: Any) -> int:
+    """Bytes that a program may use there; of a CPU device, its share of the machine's memory."""
+    stats = device.memory_stats() or {}
+    if 'bytes_limit' in stats:
+        return stats['bytes_limit']
+    machine = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+    return machine // jax.local_device_count()
+
+
+@contextlib.contextmanager
+def memory_errors() -> Iterator[None]:
+    """Turns a device's lack of memory within into an error that says what to change.
+
+    Raises:
+      TrainingError: instead of JAX's RESOURCE_EXHAUSTED.
+    """
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if 'RESOURCE_EXHAUSTED' not in str(error):
+            raise
+        first_line = str(error).splitlines()[0][:300]
+        raise TrainingError(
+            f'the step does not fit the device: {SMALLER}\n({first_line})'
+        ) from error
