@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from gconet_jax.models.layers import precise_type
+
 
 def group_affinity(query: jax.Array, key: jax.Array, valid: jax.Array) -> jax.Array:
     """Mean over a group's images of the best match of each position in them.
@@ -20,8 +22,9 @@ def group_affinity(query: jax.Array, key: jax.Array, valid: jax.Array) -> jax.Ar
       (G, N, S), unscaled, in float32 even for smaller inputs. Rows of padding images are finite and
       mean nothing.
     """
-    wide = jnp.promote_types(query.dtype, jnp.float32)
-    similarity = jnp.einsum('gnsd,gmtd->gnsmt', query, key, preferred_element_type=wide)
+    similarity = jnp.einsum(
+        'gnsd,gmtd->gnsmt', query, key, preferred_element_type=precise_type(query.dtype)
+    )
     best = similarity.max(axis=-1)
     weight = valid.astype(best.dtype)
     total = jnp.einsum('gnsm,gm->gns', best, weight)

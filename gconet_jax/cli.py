@@ -66,7 +66,8 @@ def train(argv: Sequence[str]) -> int:
             raise InputError('--config and --workdir are needed')
         if (coordinator.value, processes.value, process.value) != (None, None, None):
             distributed.initialize(coordinator.value, processes.value, process.value)
-        train(from_config_dict(config.value), Path(workdir.value))
+        with distributed.fail_together():
+            train(from_config_dict(config.value), Path(workdir.value))
 
     return _run(argv, values, run)
 

@@ -47,8 +47,11 @@ def get_config():
 
 @pytest.fixture(scope='module')
 def root(tmp_path_factory):
+    return make_sets(tmp_path_factory.mktemp('data'))
+
+
+def make_sets(root):
     """Two tiny sets of three groups."""
-    root = tmp_path_factory.mktemp('data')
     tiny_data.write_set(root, 'A', {'cat': 3, 'dog': 2, 'emu': 4}, size=(40, 36), seed=0)
     tiny_data.write_set(root, 'B', {'fox': 3, 'gnu': 3}, size=(36, 40), seed=1)
     return root

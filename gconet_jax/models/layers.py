@@ -78,7 +78,12 @@ def kaiming_conv(inputs: int, outputs: int, size: int, *, rngs: nnx.Rngs) -> Con
 
 def precise(x: jax.Array) -> jax.Array:
     """x in float32, if its type is a smaller one: for sums, softmax, logits."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return x.astype(precise_type(x.dtype))
+
+
+def precise_type(dtype: Any) -> Any:
+    """float32, or `dtype` if it is at least as precise."""
+    return jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype
 
 
 def along_channels(vector: jax.Array) -> jax.Array:

@@ -1,5 +1,11 @@
 """Several processes as one run, by `jax.distributed`."""
 
+import contextlib
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+
 import jax
 
 from gconet_jax.errors import InputError
@@ -29,3 +35,23 @@ def initialize(coordinator: str | None, processes: int | None, process: int | No
         raise InputError('--coordinator=HOST:PORT, --processes=N and --process=I go together')
     else:
         jax.distributed.initialize(coordinator, processes, process)
+
+
+@contextlib.contextmanager
+def fail_together() -> Iterator[None]:
+    """Ends this process at once if an error leaves the block and there are other processes.
+
+    They would wait for it for ever; so they find it gone, and end as well.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if jax.process_count() == 1:
+            raise
+        if isinstance(error, InputError):
+            print(f'error: {error}', file=sys.stderr)
+        else:
+            traceback.print_exc()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1)

@@ -83,7 +83,7 @@ class Programs:
         sizes = compiled.memory_analysis()
         arguments, temporary = sizes.argument_size_in_bytes, sizes.temp_size_in_bytes
         needed = arguments + temporary + sizes.output_size_in_bytes - sizes.alias_size_in_bytes
-        room = memory_of(self._mesh.devices.flat[0])
+        room = memory_of(self._mesh.local_devices[0])
         say(
             f'{what}, mesh {dict(self._mesh.shape)}: {needed / GIB:.2f} GiB of '
             f'{room / GIB:.1f} GiB on a device (state and batch {arguments / GIB:.2f}, temporary '
