@@ -22,14 +22,15 @@ def main() -> None:
     port, process, out, *shapes = sys.argv[1:]
     jax.config.update('jax_num_cpu_devices', 2)
     distributed.initialize(f'localhost:{port}', 2, int(process))
-    steps = {}
-    for text in shapes:
-        shape = tuple(int(n) for n in text.split(','))
-        mesh = mesh_lib.make_mesh(2, (8,), shape=shape)
-        batch = part(test_mesh.batch(), mesh_lib.part_of_process(mesh))
-        steps[shape] = float64_step.run(test_mesh.CONFIG, batch, mesh)._asdict()
-    if process == '0':
-        Path(out).write_bytes(pickle.dumps(steps))
+    with distributed.fail_together():
+        steps = {}
+        for text in shapes:
+            shape = tuple(int(n) for n in text.split(','))
+            mesh = mesh_lib.make_mesh(2, (8,), shape=shape)
+            batch = part(test_mesh.batch(), mesh_lib.part_of_process(mesh))
+            steps[shape] = float64_step.run(test_mesh.CONFIG, batch, mesh)._asdict()
+        if process == '0':
+            Path(out).write_bytes(pickle.dumps(steps))
 
 
 def part(batch, mine):

@@ -34,7 +34,7 @@ def run(config: Config, batch: dict[str, np.ndarray], mesh: jax.sharding.Mesh) -
         graph, state = train_state.create(GCoNetPlus(config.model, rngs=nnx.Rngs(0)), config)
         state = jax.tree.map(lambda x: x.astype(np.float64) if x.dtype == np.float32 else x, state)
         before = _ravel(state.params)
-        state = jax.device_put(state, mesh_lib.replicated(mesh))
+        state = mesh_lib.put_replicated(state, mesh)
         step = make_train_step(graph, config, mesh)
         new, metrics = step(state, mesh_lib.put_batch(given, mesh))
         return Step(

@@ -1,4 +1,4 @@
-"""Every config file and every row of the ablations: what it switches, and that its step compiles."""
+"""Every config file and row of the ablations: what it switches, and that its step compiles."""
 
 import dataclasses
 import importlib.util

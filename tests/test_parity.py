@@ -13,6 +13,7 @@ from gconet_jax.models.consensus import consensus
 from gconet_jax.models.layers import with_running_average
 from gconet_jax.training import state as train_state
 from gconet_jax.training import step as train_step
+from gconet_jax.training.mesh import make_mesh, put_batch, put_replicated
 from gconet_jax.weights import torch_gconet
 
 
@@ -63,21 +64,40 @@ def test_eval(path):
     np.testing.assert_allclose(pred, golden['pred'][:, 0], atol=5e-3)
 
 
+def case(path, pairs, images):
+    """A case on a mesh of so many devices, its pair taken `pairs` times."""
+    slow = pytest.mark.slow if pairs * images > 1 else ()
+    return pytest.param((path, pairs, images), id=f'{path.stem}-{pairs}x{images}', marks=slow)
+
+
+def meshes(path):
+    n = golden_cases.load(path)[0]['n']
+    return [(1, 1), (1, n), (2, 1), (2, n)]
+
+
 @pytest.fixture(
-    scope='module', params=golden_cases.cases('train_*.npz'), ids=lambda path: path.stem
+    scope='module',
+    params=[case(path, *m) for path in golden_cases.cases('train_*.npz') for m in meshes(path)],
 )
 def trained(request):
     """A training case, its expected arrays, and what one of our steps makes of it."""
-    meta, golden = golden_cases.load(request.param)
+    path, pairs, images = request.param
+    meta, golden = golden_cases.load(path)
     config = golden_cases.released_config(meta)
     model = golden_cases.released_model(meta)
+    mesh = make_mesh(pairs, (meta['n'],), shape=(pairs, images))
     graph, state = train_state.create(model, config)
-    batch = golden_cases.pair_batch(meta)
-    result = jax.jit(train_step.gradients, static_argnums=(0, 1))(graph, config, state, batch)
-    grads, metrics, _ = result
-    after, step_metrics = train_step.make_train_step(graph, config)(state, batch)
+    state = put_replicated(state, mesh)
+    batch = jax.tree.map(lambda x: np.repeat(x, pairs, axis=0), golden_cases.pair_batch(meta))
+    batch = put_batch(batch, mesh)
+    gradients = jax.jit(train_step.gradients, static_argnums=(0, 1))
+    grads, metrics, _ = gradients(graph, config, state, batch)
+    after, step_metrics = train_step.make_train_step(graph, config, mesh)(state, batch)
     np.testing.assert_allclose(step_metrics['loss'], metrics['loss'], rtol=1e-6)
+    metrics['loss'] /= pairs
+    grads = jax.tree.map(lambda x: x / pairs, grads)
     merged = nnx.merge(graph, after.params, after.frozen, after.batch_stats)
+    meta['pairs'] = pairs
     return meta, golden, grads, metrics, torch_gconet.variables(merged), (graph, after)
 
 
@@ -137,7 +157,9 @@ def test_parameters_after_adam(trained):
 
 
 def test_running_statistics(trained):
-    _, golden, _, _, variables, _ = trained
+    meta, golden, _, _, variables, _ = trained
+    if meta['pairs'] > 1:
+        pytest.skip('they move once for each pair')
     checked = 0
     for key, expected in golden.items():
         if key.startswith('bn/'):

@@ -6,6 +6,7 @@ position in the stream of batches). None depends on the number of devices or pro
 """
 
 import dataclasses
+import functools
 import json
 import shutil
 from pathlib import Path
@@ -101,6 +102,7 @@ class Checkpoints:
     def __init__(self, workdir: Path, config: RunConfig):
         self._directory = workdir / 'checkpoints'
         self._saving: tuple[int, ocp.AsyncResponse] | None = None
+        self._failed_steps: list[int] = []  # since the last save that began well
         keep = [
             preservation.LatestN(config.keep_latest),
             preservation.BestN(
@@ -141,22 +143,32 @@ class Checkpoints:
             return
         if not (last or smeasure is not None or self._checkpointer.should_save(step)):
             return
-        self._finish()
+        self.wait()
         # The next step consumes the state's buffers, which a save on a CPU may still read.
         parts = jax.tree.map(jnp.copy, _parts(state)) | {'data': batches.get_state()}
         metrics: Any = None if smeasure is None else {'smeasure': smeasure}
         try:
-            response = self._checkpointer.save_checkpointables_async(
-                step, parts, force=True, metrics=metrics
-            )
+            response = self._start(step, parts, metrics)
         except Exception as error:  # whatever a full or broken disk makes Orbax raise
             self._failed(step, error, last=last)
             return
         self._saving = None if response is None else (step, response)
         if last:
-            self._finish(last=True)
+            self.wait(last=True)
 
-    def _finish(self, *, last: bool = False) -> None:
+    def _start(self, step: int, parts: dict[str, Any], metrics: Any) -> Any:
+        save = functools.partial(
+            self._checkpointer.save_checkpointables_async, step, parts, force=True, metrics=metrics
+        )
+        if not self._failed_steps:
+            return save()
+        self._sweep()
+        try:
+            return save()
+        except Exception:  # Orbax begins by raising what the save before raised
+            return save()
+
+    def wait(self, *, last: bool = False) -> None:
         """Waits for the save in progress."""
         if self._saving is None:
             return
@@ -167,9 +179,7 @@ class Checkpoints:
             self._failed(step, error, last=last)
 
     def _failed(self, step: int, error: Exception, *, last: bool) -> None:
-        if jax.process_index() == 0:  # what was written fills the disk for nothing
-            for left in self._directory.glob(f'{step}.orbax-checkpoint-tmp*'):
-                shutil.rmtree(left, ignore_errors=True)
+        self._failed_steps.append(step)
         latest = self._checkpointer.latest
         kept = 'there is none before it' if latest is None else f'step {latest.step} is whole'
         text = f'Step {step} could not be saved in {self._directory}, {kept}: {str(error)[:300]}'
@@ -196,8 +206,21 @@ class Checkpoints:
 
     def close(self) -> None:
         """Waits for saves in progress."""
-        self._finish()
-        self._checkpointer.close()
+        self.wait()
+        try:
+            self._checkpointer.close()
+        except Exception:  # Orbax raises what a failed save raised once more
+            if not self._failed_steps:
+                raise
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Removes what failed saves have written, which would fill the disk for nothing."""
+        if jax.process_index() == 0:
+            for step in self._failed_steps:
+                for left in self._directory.glob(f'{step}.orbax-checkpoint-tmp*'):
+                    shutil.rmtree(left, ignore_errors=True)
+        self._failed_steps = []
 
 
 def load_model(

@@ -89,6 +89,17 @@ def part_of_process(mesh: Mesh) -> Part:
     return Part(share(rows, mesh.shape['pair']), share(columns, mesh.shape['image']))
 
 
+def put_replicated(tree: Any, mesh: Mesh) -> Any:
+    """The arrays of `tree` on every device; each process has to give the same ones.
+
+    `jax.device_put` would compare them between the processes, array by array.
+    """
+    everywhere = replicated(mesh)
+    return jax.tree.map(
+        lambda x: jax.make_array_from_process_local_data(everywhere, np.asarray(x), x.shape), tree
+    )
+
+
 def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
     """The batch on the devices, put together from the part that each process loaded."""
     return {

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 from pathlib import Path
 
-import jax
 from flax import nnx
 from jax.sharding import Mesh
 
@@ -20,7 +19,7 @@ from gconet_jax.training.mesh import (
     make_mesh,
     part_of_process,
     put_batch,
-    replicated,
+    put_replicated,
 )
 from gconet_jax.training.observer import Observer
 from gconet_jax.training.programs import Programs, memory_errors
@@ -48,7 +47,7 @@ def train(config: Config, workdir: Path) -> state.TrainState:
         stack.callback(batches.close)
         graph, train_state = _create(config)
         say(state.overview(train_state))
-        train_state = jax.device_put(train_state, replicated(mesh))
+        train_state = put_replicated(train_state, mesh)
         train_state = checkpoints.restore(train_state, batches)
         observer = Observer(config, workdir, graph, train_state, sets, batches, checkpoints)
         stack.callback(observer.close)
