@@ -19,14 +19,16 @@ class GroupAffinity(nnx.Module):
     def attention(self, x5: jax.Array, valid: jax.Array) -> jax.Array:
         """x5 (G, N, h, w, C), valid (G, N) -> float32 (G, N, h, w), of sum 1 over an image."""
         g, n, h, w, channels = x5.shape
-        query = self.query(x5).reshape(g, n, h * w, channels)
-        key = self.key(x5).reshape(g, n, h * w, channels)
+        flat = layers.together(x5)
+        query = layers.apart(self.query(flat), (g, n)).reshape(g, n, h * w, channels)
+        key = layers.apart(self.key(flat), (g, n)).reshape(g, n, h * w, channels)
         scores = affinity.group_affinity(query, key, valid) * channels**-0.5
         return jax.nn.softmax(scores, axis=-1).reshape(g, n, h, w)
 
     def __call__(self, x5: jax.Array, valid: jax.Array) -> jax.Array:
         """x5 (G, N, h, w, C), valid (G, N) -> attended features, of the shape of x5."""
-        return self.value(x5 * self.attention(x5, valid)[..., None].astype(x5.dtype))
+        weighted = x5 * self.attention(x5, valid)[..., None].astype(x5.dtype)
+        return layers.apart(self.value(layers.together(weighted)), valid.shape)
 
 
 def consensus(attended: jax.Array, valid: jax.Array) -> jax.Array:

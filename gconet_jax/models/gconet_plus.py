@@ -96,21 +96,21 @@ class GCoNetPlus(nnx.Module):
     def segment(self, images: jax.Array, valid: jax.Array) -> Segmentation:
         """Maps of G groups; nothing that only training needs is computed."""
         features = self._encode(images, valid)
-        weighted, _ = self._consensus(_apart(features[-1], valid.shape), valid)
+        weighted, _ = self._consensus(layers.apart(features[-1], valid.shape), valid)
         maps, _, _ = self._decode(weighted, features, images, valid)
         return maps
 
     def __call__(self, images: jax.Array, valid: jax.Array) -> PairOutput:
         """The training pass over a pair of groups (2, N, H, W, 3)."""
         features = self._encode(images, valid)
-        x5 = _apart(features[-1], valid.shape)
+        x5 = layers.apart(features[-1], valid.shape)
         weighted, contrasted = self._consensus(x5, valid)
         contrast_logits = None
         if self.gcm is not None:
             both = jnp.concatenate([weighted, contrasted])  # (4, N, ...): own, then the other's
-            coarse = self.gcm(_together(both))
+            coarse = self.gcm(layers.together(both))
             finer = layers.resize(coarse, images.shape[2], images.shape[3])[..., 0]
-            finer = _apart(finer, both.shape[:2])
+            finer = layers.apart(finer, both.shape[:2])
             contrast_logits = finer.reshape(2, *valid.shape, *images.shape[2:4])
         maps, side_logits, p1 = self._decode(weighted, features, images, valid)
 
@@ -120,7 +120,7 @@ class GCoNetPlus(nnx.Module):
             class_logits = self._classify(pooled)
         if self.config.racm:
             masked = images * self._masks(maps, p1)[..., None]
-            masked_x5 = _apart(self._encode(masked, valid)[-1], valid.shape)
+            masked_x5 = layers.apart(self._encode(masked, valid)[-1], valid.shape)
             masked_features = layers.precise(masked_x5).mean(axis=(2, 3))
             masked_class_logits = self._classify(masked_features)
         return PairOutput(
@@ -137,7 +137,7 @@ class GCoNetPlus(nnx.Module):
         """Backbone features, each (N·G, h, w, C), of the type that the network computes in."""
         if self.config.precision == 'bfloat16':
             images = images.astype(jnp.bfloat16)
-        return self.backbone(_together(images), _together(valid))
+        return self.backbone(layers.together(images), layers.together(valid))
 
     def _consensus(self, x5: jax.Array, valid: jax.Array) -> tuple[jax.Array, jax.Array]:
         """x5 under the consensus of its own group, and under that of the pair's other one."""
@@ -155,8 +155,8 @@ class GCoNetPlus(nnx.Module):
     ) -> tuple[Segmentation, tuple[jax.Array, ...], jax.Array]:
         """Maps, side logits (G, N, h, w), and p1 (N·G, H, W, C)."""
         groups, size = valid.shape, (images.shape[2], images.shape[3])
-        flat_valid = _together(valid)
-        p1, sides = self.decoder(_together(weighted), features[:-1], size, flat_valid)
+        flat_valid = layers.together(valid)
+        p1, sides = self.decoder(layers.together(weighted), features[:-1], size, flat_valid)
         if self.cem is not None:
             binarised = self.cem(p1, flat_valid)
         else:
@@ -164,31 +164,17 @@ class GCoNetPlus(nnx.Module):
             logits = self.predict(layers.precise(p1))[..., 0]
             half = jnp.full_like(logits, 0.5)
             binarised = Binarisation(logits, nnx.sigmoid(logits), half, jnp.asarray(False))
-        logits, prob, thresh = (_apart(x, groups) for x in binarised[:3])
+        logits, prob, thresh = (layers.apart(x, groups) for x in binarised[:3])
         segmentation = Segmentation(logits, prob, thresh, binarised.fell_back)
-        return segmentation, tuple(_apart(s[..., 0], groups) for s in sides), p1
+        return segmentation, tuple(layers.apart(s[..., 0], groups) for s in sides), p1
 
     def _masks(self, maps: Segmentation, p1: jax.Array) -> jax.Array:
         """What the RACM multiplies the images with, (G, N, H, W)."""
         if self.mask is None:
             return nnx.sigmoid(maps.logits)
         mask = nnx.sigmoid(self.mask(layers.precise(p1))[..., 0])
-        return _apart(mask, maps.logits.shape[:2])
+        return layers.apart(mask, maps.logits.shape[:2])
 
     def _classify(self, pooled: jax.Array) -> jax.Array:
         assert self.classifier is not None
         return self.classifier(pooled)
-
-
-# Images go before groups when the two axes become one: so that an axis of images that is spread
-# over devices stays spread.
-
-
-def _together(x: jax.Array) -> jax.Array:
-    """(G, N, ...) -> (N·G, ...)."""
-    return x.swapaxes(0, 1).reshape(-1, *x.shape[2:])
-
-
-def _apart(x: jax.Array, groups: tuple[int, ...]) -> jax.Array:
-    """(N·G, ...) -> (G, N, ...), for groups = (G, N)."""
-    return x.reshape(groups[1], groups[0], *x.shape[1:]).swapaxes(0, 1)

@@ -191,3 +191,17 @@ def resize(x: jax.Array, height: int, width: int) -> jax.Array:
     rows = jnp.asarray(interpolation_matrix(x.shape[1], height), x.dtype)
     columns = jnp.asarray(interpolation_matrix(x.shape[2], width), x.dtype)
     return jnp.einsum('wW,bhWc->bhwc', columns, jnp.einsum('hH,bHWc->bhWc', rows, x))
+
+
+# Images go before groups when the two axes become one: so that an axis of images that is spread
+# over devices stays spread. A convolution of (G, N, ...) would flatten them the other way.
+
+
+def together(x: jax.Array) -> jax.Array:
+    """(G, N, ...) -> (N·G, ...)."""
+    return x.swapaxes(0, 1).reshape(-1, *x.shape[2:])
+
+
+def apart(x: jax.Array, groups: tuple[int, ...]) -> jax.Array:
+    """(N·G, ...) -> (G, N, ...), for groups = (G, N)."""
+    return x.reshape(groups[1], groups[0], *x.shape[1:]).swapaxes(0, 1)
