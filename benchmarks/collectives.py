@@ -89,6 +89,7 @@ class Links:
 
 def make_devices(target: str, count: int, node: int) -> list[Any]:
     """Devices to compile for; those of a GPU target do not exist."""
+    jax.config.update('jax_platforms', 'cpu')  # nothing is run, so no GPU is looked for
     if target == 'cpu':
         return jax.devices()[:count]
     nodes = -(-count // node)
@@ -183,7 +184,6 @@ def main() -> None:
     parser.add_argument('--out', type=Path)
     arguments = parser.parse_args()
     shapes = [tuple(int(n) for n in text.split('x')) for text in arguments.meshes.split(',')]
-    jax.config.update('jax_platforms', 'cpu')
     jax.config.update('jax_num_cpu_devices', max(a * b for a, b in shapes))
 
     config = from_config_dict(get_config())

@@ -84,7 +84,7 @@ def evaluate(argv: Sequence[str]) -> int:
     root = string('root', 'Folder of the data, instead of the one in the config of the run.')
     sets = string('sets', 'Sets to score, separated by commas, instead of data.eval_sets.')
     include = string('include', 'Patterns of <set>/<group> to score, instead of eval_include.')
-    step = flags.DEFINE_integer('step', None, 'Checkpoint to score.', flag_values=values)
+    step = string('step', "Checkpoint to score: its step, 'latest', or 'best' by S on the way.")
 
     def run() -> None:
         import dataclasses
@@ -92,11 +92,11 @@ def evaluate(argv: Sequence[str]) -> int:
         from gconet_jax.config import Config
         from gconet_jax.evaluation import evaluator
         from gconet_jax.input_pipeline.sets import evaluation_sets
-        from gconet_jax.training import checkpoint
+        from gconet_jax.training import checkpoint, config_file
 
         if (workdir.value is None) == (maps.value is None):
             raise InputError('give either --workdir or --maps')
-        config = Config() if maps.value else checkpoint.read_config(Path(workdir.value))
+        config = Config() if maps.value else config_file.read_config(Path(workdir.value))
         data = dataclasses.replace(
             config.data,
             root=root.value or config.data.root,
@@ -110,7 +110,9 @@ def evaluate(argv: Sequence[str]) -> int:
             print(evaluator.table(scores, ()))
             return
         for ema in (False, True) if config.train.ema else (False,):
-            _, model, at = checkpoint.load_model(Path(workdir.value), step.value, ema=ema)
+            _, model, at = checkpoint.load_model(
+                Path(workdir.value), step.value or 'latest', ema=ema
+            )
             name = f'{at}-ema' if ema else str(at)
             folder = Path(workdir.value) / 'maps' / name
             segment = evaluator.segment_with(model)

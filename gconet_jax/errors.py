@@ -6,3 +6,7 @@ class InputError(ValueError):
 
     Its message names the culprit (field, file, group or entry) and what to do about it.
     """
+
+
+class CheckpointError(InputError):
+    """A checkpoint or its run is missing, broken, or of another config; the message names it."""

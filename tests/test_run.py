@@ -20,7 +20,8 @@ from PIL import Image
 
 from gconet_jax import cli
 from gconet_jax.config import ConfigError
-from gconet_jax.training import checkpoint, observer, programs
+from gconet_jax.errors import CheckpointError
+from gconet_jax.training import checkpoint, config_file, observer, programs
 from gconet_jax.training.metric_writer import MetricWriter
 from gconet_jax.training.safeguards import TrainingError
 from gconet_jax.training.trainer import train
@@ -96,7 +97,12 @@ def test_the_best_and_the_latest_checkpoints_stay(watched):
                 mean = np.mean([line[f'{kind}/{name}/smeasure'] for name in ('A', 'B')])
                 s[line['step']] = max(mean, s.get(line['step'], 0))
     assert set(s) == {1, 2, 3, 4, 5, 6}
-    assert kept(workdir) == sorted({max(s, key=lambda step: np.float32(s[step])), 6})
+    best = max(s, key=lambda step: np.float32(s[step]))
+    assert kept(workdir) == sorted({best, 6})
+    assert checkpoint.load_model(workdir, 'best')[2] == best
+    assert checkpoint.load_model(workdir, '6')[2] == 6
+    with pytest.raises(CheckpointError, match="no step '7'; give 'latest', 'best' or one of"):
+        checkpoint.load_model(workdir, '7')
 
 
 def test_watching_changes_nothing(watched, root, tmp_path):
@@ -129,14 +135,14 @@ def test_checkpoints_at_an_interval_stay(root, tmp_path):
 def test_going_on_with_another_config_names_the_fields(root, tmp_path):
     train(config(root, steps=1), tmp_path)
     before = (tmp_path / 'config.json').read_text()
-    with pytest.raises(checkpoint.CheckpointError) as caught:
+    with pytest.raises(CheckpointError) as caught:
         train(config(root, steps=2, learning_rate=1e-4, clip_norm=1.0), tmp_path)
     assert 'train.learning_rate is 0.0003 there and 0.0001 here' in str(caught.value)
     assert 'train.clip_norm' in str(caught.value)
     assert 'train.steps' not in str(caught.value)
     assert (tmp_path / 'config.json').read_text() == before
-    with pytest.raises(checkpoint.CheckpointError, match=r'train\.steps is 1 there and 2 here'):
-        checkpoint.write_config(tmp_path, config(root, steps=2, schedule='cosine'))
+    with pytest.raises(CheckpointError, match=r'train\.steps is 1 there and 2 here'):
+        config_file.write_config(tmp_path, config(root, steps=2, schedule='cosine'))
 
 
 def test_another_number_of_devices_goes_on(root, tmp_path):
@@ -196,7 +202,7 @@ def test_a_full_disk_costs_no_checkpoint(root, tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(observer.Observer, 'before', room)
     try:
-        with pytest.raises(checkpoint.CheckpointError, match=r'Step 5 .* step 4 is whole'):
+        with pytest.raises(CheckpointError, match=r'Step 5 .* step 4 is whole'):
             train(config(root, steps=5), tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)

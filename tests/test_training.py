@@ -25,12 +25,12 @@ from gconet_jax.config import (
     released,
 )
 from gconet_jax.config_dict import as_config_dict, from_config_dict
-from gconet_jax.errors import InputError
+from gconet_jax.errors import CheckpointError, InputError
 from gconet_jax.evaluation.evaluator import table
 from gconet_jax.input_pipeline.files import DataError
 from gconet_jax.input_pipeline.sets import training_sets
 from gconet_jax.models.gconet_plus import GCoNetPlus
-from gconet_jax.training import checkpoint, state
+from gconet_jax.training import checkpoint, config_file, state
 from gconet_jax.training.metric_writer import MetricWriter
 from gconet_jax.training.safeguards import TrainingError
 from gconet_jax.training.step import make_train_step
@@ -138,9 +138,7 @@ def test_resume_into_another_architecture_is_refused(root, trained):
     workdir, _ = trained
     other = config(root)
     other = dataclasses.replace(other, model=dataclasses.replace(other.model, k=100.0))
-    with pytest.raises(
-        checkpoint.CheckpointError, match=r'model\.k is 300\.0 there and 100\.0 here'
-    ):
+    with pytest.raises(CheckpointError, match=r'model\.k is 300\.0 there and 100\.0 here'):
         train(other, workdir)
 
 
@@ -155,17 +153,17 @@ def test_half_written_checkpoints(root, trained, tmp_path):
     for file in (copy / 'checkpoints' / '2' / 'model').rglob('*'):
         if file.is_file() and file.stat().st_size > 5000:
             file.write_bytes(file.read_bytes()[:2000])
-    with pytest.raises(checkpoint.CheckpointError, match=r'checkpoints/2 is broken.*remove it'):
+    with pytest.raises(CheckpointError, match=r'checkpoints/2 is broken.*remove it'):
         checkpoint.load_model(copy)
     shutil.rmtree(copy / 'checkpoints' / '2')
     assert checkpoint.load_model(copy)[2] == 1
 
 
 def test_no_run_and_no_checkpoint(tmp_path):
-    with pytest.raises(checkpoint.CheckpointError, match='holds no run'):
+    with pytest.raises(CheckpointError, match='holds no run'):
         checkpoint.load_model(tmp_path)
-    checkpoint.write_config(tmp_path, Config())
-    with pytest.raises(checkpoint.CheckpointError, match='no checkpoints yet'):
+    config_file.write_config(tmp_path, Config())
+    with pytest.raises(CheckpointError, match='no checkpoints yet'):
         checkpoint.load_model(tmp_path)
 
 

@@ -1,16 +1,14 @@
-"""Checkpoints of a run, by Orbax: `workdir/checkpoints/<step>` and `workdir/config.json`.
+"""Checkpoints of a run, by Orbax: `workdir/checkpoints/<step>`.
 
 A checkpoint holds these apart: `model` (parameters and running statistics, all that inference
 reads), `ema` (the same as moving averages, if the run keeps them), `optimizer`, and `data` (the
 position in the stream of batches). None depends on the number of devices or processes.
 """
 
-import dataclasses
 import functools
-import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -18,82 +16,15 @@ from flax import nnx
 from orbax.checkpoint import v1 as ocp
 
 from gconet_jax.config import Config, RunConfig
-from gconet_jax.config_dict import from_config_dict
-from gconet_jax.errors import InputError
+from gconet_jax.errors import CheckpointError
 from gconet_jax.input_pipeline.loader import TrainIterator
 from gconet_jax.models.gconet_plus import GCoNetPlus
+from gconet_jax.training.config_file import read_config
 from gconet_jax.training.progress import say
 from gconet_jax.training.state import TrainState, Tree, abstract, averaged
 
 policies = ocp.training.save_decision_policies
 preservation = ocp.training.preservation_policies
-
-
-class CheckpointError(InputError):
-    """A checkpoint is missing, broken, or of another model; the message names it."""
-
-
-# A run may go on with other values of these, beside those of `run`: they say where things are.
-PLACES = (
-    'data.root',
-    'data.eval_sets',
-    'data.eval_include',
-    'data.cache',
-    'data.cache_dir',
-    'data.workers',
-    'train.backbone_weights',
-)
-# With a constant rate a run may also become longer or shorter.
-LENGTHS = ('train.steps', 'train.epochs')
-
-
-def write_config(workdir: Path, config: Config) -> None:
-    """Notes the run's config in `workdir`, or compares it with the one that is there.
-
-    Raises:
-      CheckpointError: `workdir` holds a run of another config; the fields are named.
-    """
-    path = workdir / 'config.json'
-    if path.is_file():
-        noted = _fields(read_config(workdir))
-        free = PLACES + (LENGTHS if config.train.schedule == 'constant' else ())
-        differ = [
-            f'{name} is {noted[name]!r} there and {value!r} here'
-            for name, value in _fields(config).items()
-            if noted[name] != value and name not in free
-        ]
-        if differ:
-            raise CheckpointError(
-                f'{workdir} holds a run of another config: {"; ".join(differ)}. Give another '
-                f'--workdir, or the values of {path}'
-            )
-    if jax.process_index() == 0:
-        workdir.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix('.json.part')
-        partial.write_text(json.dumps(dataclasses.asdict(config), indent=2) + '\n')
-        partial.rename(path)
-
-
-def _fields(config: Config) -> dict[str, Any]:
-    """Every field that decides what a run computes, by its name."""
-    sections = {name: dataclasses.asdict(section) for name, section in vars(config).items()}
-    del sections['run']
-    return {f'{a}.{b}': value for a, section in sections.items() for b, value in section.items()}
-
-
-def read_config(workdir: Path) -> Config:
-    """The config of the run in `workdir`.
-
-    Raises:
-      CheckpointError: there is none, or it is broken.
-    """
-    path = workdir / 'config.json'
-    if not path.is_file():
-        raise CheckpointError(f'{workdir} holds no run: there is no {path}')
-    try:
-        return from_config_dict(json.loads(path.read_text()))
-    except ValueError as error:
-        raise CheckpointError(f'{path} is broken: {error}') from error
 
 
 class Checkpoints:
@@ -224,11 +155,12 @@ class Checkpoints:
 
 
 def load_model(
-    workdir: Path, step: int | None = None, *, ema: bool = False
+    workdir: Path, step: str = 'latest', *, ema: bool = False
 ) -> tuple[Config, GCoNetPlus, int]:
-    """The config, the model and the step of a run's checkpoint, the latest by default.
+    """The config, the model and the step of a run's checkpoint.
 
-    With `ema` the model has the moving averages of its weights.
+    `step` is a number, 'latest', or 'best' by S of those scored on the way. With `ema` the model
+    has the moving averages of its weights.
 
     Raises:
       CheckpointError: as its message says.
@@ -238,20 +170,14 @@ def load_model(
     if not directory.is_dir():
         raise CheckpointError(f'{workdir} holds no checkpoints yet')
     checkpointer = ocp.training.Checkpointer(str(directory.absolute()))
-    steps = [checkpoint.step for checkpoint in checkpointer.checkpoints]
-    if not steps:
-        raise CheckpointError(f'{directory} holds no finished checkpoint')
-    step = max(steps) if step is None else step
-    if step not in steps:
-        raise CheckpointError(f'{directory} holds no step {step}; it has {sorted(steps)}')
-
+    number = _choose(step, checkpointer, directory)
     graph, state = abstract(config)
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     form = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), _parts(state)
     )
     names = ('model', 'ema') if ema else ('model',)
-    loaded = _load(checkpointer, directory, step, {name: form[name] for name in names})
+    loaded = _load(checkpointer, directory, number, {name: form[name] for name in names})
     checkpointer.close()
     params = loaded['model']['params']
     state = state._replace(
@@ -262,7 +188,29 @@ def load_model(
     )
     if ema:
         state = averaged(state)
-    return config, nnx.merge(graph, state.params, state.frozen, state.batch_stats), step
+    return config, nnx.merge(graph, state.params, state.frozen, state.batch_stats), number
+
+
+def _choose(step: str, checkpointer: ocp.training.Checkpointer, directory: Path) -> int:
+    smeasure: dict[int, float] = {}
+    for each in checkpointer.checkpoints:
+        metrics = cast(dict[str, float], each.metrics or {})
+        smeasure[each.step] = metrics.get('smeasure', -1.0)
+    if not smeasure:
+        raise CheckpointError(f'{directory} holds no finished checkpoint')
+    if step == 'latest':
+        return max(smeasure)
+    if step == 'best':
+        best = max(smeasure, key=smeasure.__getitem__)
+        if smeasure[best] < 0:
+            raise CheckpointError(f'{directory}: none was scored; see run.evaluate_every')
+        return best
+    if step not in map(str, smeasure):
+        raise CheckpointError(
+            f"{directory} holds no step {step!r}; give 'latest', 'best' or one of "
+            f'{sorted(smeasure)}'
+        )
+    return int(step)
 
 
 def _parts(state: TrainState) -> dict[str, Tree]:

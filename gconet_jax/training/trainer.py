@@ -13,7 +13,7 @@ from gconet_jax.input_pipeline.loader import TrainIterator, make_train_iterator
 from gconet_jax.input_pipeline.pairs import bucket
 from gconet_jax.input_pipeline.sets import TrainingSet, training_sets
 from gconet_jax.models.gconet_plus import GCoNetPlus
-from gconet_jax.training import checkpoint, state
+from gconet_jax.training import checkpoint, config_file, state
 from gconet_jax.training.mesh import (
     batch_shardings,
     make_mesh,
@@ -36,7 +36,7 @@ def train(config: Config, workdir: Path) -> state.TrainState:
     """
     sets = training_sets(config.data)
     _check_classes(config, sets)
-    checkpoint.write_config(workdir, config)
+    config_file.write_config(workdir, config)
     steps = _total_steps(config, [len(each.groups) for each in sets])
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=steps))
     mesh = make_mesh(len(sets), config.data.group_sizes, shape=config.run.mesh)

@@ -1,0 +1,74 @@
+"""The config of a run, as `workdir/config.json`, and whether a run may go on with another one."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from gconet_jax.config import Config
+from gconet_jax.config_dict import from_config_dict
+from gconet_jax.errors import CheckpointError
+
+# A run may go on with other values of these, beside those of `run`: they say where things are.
+PLACES = (
+    'data.root',
+    'data.eval_sets',
+    'data.eval_include',
+    'data.cache',
+    'data.cache_dir',
+    'data.workers',
+    'train.backbone_weights',
+)
+# With a constant rate a run may also become longer or shorter.
+LENGTHS = ('train.steps', 'train.epochs')
+
+
+def write_config(workdir: Path, config: Config) -> None:
+    """Notes the run's config in `workdir`, or compares it with the one that is there.
+
+    Raises:
+      CheckpointError: `workdir` holds a run of another config; the fields are named.
+    """
+    path = workdir / 'config.json'
+    if path.is_file():
+        noted = _fields(read_config(workdir))
+        free = PLACES + (LENGTHS if config.train.schedule == 'constant' else ())
+        differ = [
+            f'{name} is {noted[name]!r} there and {value!r} here'
+            for name, value in _fields(config).items()
+            if noted[name] != value and name not in free
+        ]
+        if differ:
+            raise CheckpointError(
+                f'{workdir} holds a run of another config: {"; ".join(differ)}. Give another '
+                f'--workdir, or the values of {path}'
+            )
+    if jax.process_index() == 0:
+        workdir.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix('.json.part')
+        partial.write_text(json.dumps(dataclasses.asdict(config), indent=2) + '\n')
+        partial.rename(path)
+
+
+def _fields(config: Config) -> dict[str, Any]:
+    """Every field that decides what a run computes, by its name."""
+    sections = {name: dataclasses.asdict(section) for name, section in vars(config).items()}
+    del sections['run']
+    return {f'{a}.{b}': value for a, section in sections.items() for b, value in section.items()}
+
+
+def read_config(workdir: Path) -> Config:
+    """The config of the run in `workdir`.
+
+    Raises:
+      CheckpointError: there is none, or it is broken.
+    """
+    path = workdir / 'config.json'
+    if not path.is_file():
+        raise CheckpointError(f'{workdir} holds no run: there is no {path}')
+    try:
+        return from_config_dict(json.loads(path.read_text()))
+    except ValueError as error:
+        raise CheckpointError(f'{path} is broken: {error}') from error
