@@ -27,5 +27,5 @@ def group_affinity(query: jax.Array, key: jax.Array, valid: jax.Array) -> jax.Ar
     )
     best = similarity.max(axis=-1)
     weight = valid.astype(best.dtype)
-    total = jnp.einsum('gnsm,gm->gns', best, weight)
+    total = jnp.einsum('gnsm,gm->gns', best, weight, precision=jax.lax.Precision.HIGHEST)
     return total / jnp.maximum(weight.sum(axis=-1), 1)[:, None, None]

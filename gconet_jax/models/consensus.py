@@ -35,7 +35,7 @@ def consensus(attended: jax.Array, valid: jax.Array) -> jax.Array:
     """Mean of the attended features (G, N, h, w, C) of the valid images: (G, 1, 1, 1, C)."""
     given, attended = attended.dtype, layers.precise(attended)
     weight = valid.astype(attended.dtype)
-    total = jnp.einsum('gnhwc,gn->gc', attended, weight)
+    total = jnp.einsum('gnhwc,gn->gc', attended, weight, precision=jax.lax.Precision.HIGHEST)
     count = jnp.maximum(weight.sum(axis=-1), 1) * (attended.shape[2] * attended.shape[3])
     return (total / count[:, None])[:, None, None, None, :].astype(given)
 

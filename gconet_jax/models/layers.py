@@ -147,8 +147,10 @@ class BatchNorm(nnx.Module):
         else:
             weight = valid.astype(x.dtype)
             count = jnp.maximum(weight.sum(), 1) * (x.shape[1] * x.shape[2])
-            mean = jnp.einsum('b,bhwc->c', weight, x) / count
-            var = jnp.einsum('b,bhwc->c', weight, jnp.square(x - along_channels(mean))) / count
+            # A dot product, which GPUs and TPUs round at their default precision.
+            total = functools.partial(jnp.einsum, 'b,bhwc->c', precision=jax.lax.Precision.HIGHEST)
+            mean = total(weight, x) / count
+            var = total(weight, jnp.square(x - along_channels(mean))) / count
             unbiased = var * (count / jnp.maximum(count - 1, 1))
             self.sow(BatchMoments, 'moments', (mean, unbiased))
         scale = self.scale[...] * jax.lax.rsqrt(var + BATCH_NORM_EPSILON)
