@@ -12,24 +12,25 @@ import dataclasses
 from gconet_jax.config import Config
 from gconet_jax.config_dict import as_config_dict
 
-CONFERENCE = {'laterals': 'block', 'block_after_upsampling': True, 'outputs': 4}
-PLAIN = {'backbone': 'vgg16', 'batch_norm': False}
-WITHOUT = {'racm': False, 'cem': False}
+# What the whole model has, turned off.
+COMPLEX = {'laterals': 'block', 'block_after_upsampling': True, 'outputs': 4}
+NO_NORM = {'backbone': 'vgg16', 'batch_norm': False}
+NO_RACM, NO_CEM = {'racm': False}, {'cem': False}
 NO_BCE, NO_GST = {'bce': 0.0}, {'gst': 0.0}
 
 # Row -> fields of the model, of the loss, that are not the main config's.
 ROWS = {
-    # Table 1: network simplification, batch norm, hybrid loss; row 1 is the conference GCoNet.
-    't1_1': (WITHOUT | PLAIN | CONFERENCE, NO_GST | NO_BCE),
-    't1_2': (WITHOUT | PLAIN, NO_GST | NO_BCE),
-    't1_3': (WITHOUT, NO_GST | NO_BCE),
-    't1_4': (WITHOUT | PLAIN, NO_GST),
-    't1_5': (WITHOUT, NO_GST),
-    # Table 2: RACM, CEM, GST; row 5 is configs/duts.py.
-    't2_1': (WITHOUT, NO_GST),
-    't2_2': ({'cem': False}, NO_GST),
+    # Table 1: network simplification, batch norm, hybrid loss. Row 1 is the conference GCoNet.
+    't1_1': (COMPLEX | NO_NORM | NO_RACM | NO_CEM, NO_BCE | NO_GST),
+    't1_2': (NO_NORM | NO_RACM | NO_CEM, NO_BCE | NO_GST),
+    't1_3': (NO_RACM | NO_CEM, NO_BCE | NO_GST),
+    't1_4': (NO_NORM | NO_RACM | NO_CEM, NO_GST),
+    't1_5': (NO_RACM | NO_CEM, NO_GST),
+    # Table 2: RACM, CEM, GST. Row 1 is t1_5, row 5 is configs/duts.py.
+    't2_1': (NO_RACM | NO_CEM, NO_GST),
+    't2_2': (NO_CEM, NO_GST),
     't2_3': ({}, NO_GST),
-    't2_4': ({'cem': False}, {}),
+    't2_4': (NO_CEM, {}),
     't2_5': ({}, {}),
 }
 

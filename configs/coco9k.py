@@ -16,4 +16,5 @@ def get_config():
     """The paper's settings."""
     config = Config()
     data = dataclasses.replace(config.data, train_sets=('COCO-9k',))
-    return as_config_dict(dataclasses.replace(config, data=data))
+    model = dataclasses.replace(config.model, num_classes=65)  # a class for each group
+    return as_config_dict(dataclasses.replace(config, data=data, model=model))
