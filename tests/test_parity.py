@@ -97,7 +97,7 @@ def trained(request):
     metrics['loss'] /= pairs
     grads = jax.tree.map(lambda x: x / pairs, grads)
     merged = nnx.merge(graph, after.params, after.frozen, after.batch_stats)
-    meta['pairs'] = pairs
+    meta |= {'pairs': pairs, 'devices': pairs * images}
     return meta, golden, grads, metrics, torch_gconet.variables(merged), (graph, after)
 
 
@@ -130,14 +130,15 @@ def test_k_switch(trained):
 
 
 def test_gradient_norms(trained):
-    _, golden, grads, _, _, (graph, after) = trained
+    meta, golden, grads, _, _, (graph, after) = trained
     names = json.loads(str(golden['grad_names']))
     expected = golden['grad_norms']
     variables = by_torch_name(graph, grads, after)
     norms = np.array([np.linalg.norm(np.asarray(variables[name][...]).ravel()) for name in names])
     large = expected > 1e-4 * expected.max()
     error = np.abs(norms - expected)[large] / expected[large]
-    assert np.quantile(error, 0.9) < 2e-3
+    # Several devices add in another order; test_mesh.py shows by float64 that it is no more.
+    assert np.quantile(error, 0.9) < (2e-3 if meta['devices'] == 1 else 3e-3)
     assert error.max() < 3e-2
 
 

@@ -1,6 +1,7 @@
 """A run between its steps: what is written, which checkpoints stay, what no failure may lose."""
 
 import dataclasses
+import gc
 import json
 import os
 import random
@@ -145,6 +146,7 @@ def test_going_on_with_another_config_names_the_fields(root, tmp_path):
         config_file.write_config(tmp_path, config(root, steps=2, schedule='cosine'))
 
 
+@pytest.mark.slow
 def test_another_number_of_devices_goes_on(root, tmp_path):
     train(config(root, steps=2, run={'mesh': (1, 1)}), tmp_path / 'whole')
     train(config(root, steps=1, run={'mesh': (2, 1)}), tmp_path / 'run')
@@ -270,7 +272,8 @@ def test_a_thousand_steps_leak_nothing_and_compile_nothing(root, tmp_path, monke
         write(self, step, scalars)
         pages = int(Path('/proc/self/statm').read_text().split()[1])
         arrays = sum(x.nbytes for x in jax.live_arrays())
-        seen.append((step, pages * os.sysconf('SC_PAGE_SIZE'), arrays))
+        memory = pages * os.sysconf('SC_PAGE_SIZE')
+        seen.append((step, memory, arrays, len(gc.get_objects())))
 
     def listen(event, duration, **_):
         if event.endswith('backend_compile_duration'):
@@ -283,7 +286,8 @@ def test_a_thousand_steps_leak_nothing_and_compile_nothing(root, tmp_path, monke
     train(dataclasses.replace(config(root, steps=1000, run=run), data=sizes), tmp_path)
     assert compiled
     assert max(compiled) < 200  # both sizes and the first saves are past
-    host = [memory for step, memory, _ in seen if step >= 300]
-    device = {arrays for step, _, arrays in seen if step >= 300}
-    assert host[-1] - host[0] < 16 * 2**20
-    assert len(device) == 1
+    _, memory, arrays, objects = np.array(seen)[6:].T  # from step 350 on
+    assert len(set(arrays)) == 1
+    assert np.median(objects[7:]) - np.median(objects[:7]) < 500
+    # The allocator's own ups and downs are of 20 MiB; a leaked state a step would be 1 GiB.
+    assert np.median(memory[7:]) - np.median(memory[:7]) < 24 * 2**20
