@@ -166,8 +166,9 @@ def _parse(argv: Sequence[str], values: flags.FlagValues) -> None:
         rest = values(list(argv))
     except (AttributeError, KeyError) as error:  # ml_collections' for a field that is not there
         raise InputError(f'the config has no field {error}') from error
-    except (OSError, ValueError) as error:  # no such config file, or the file itself refuses
-        raise InputError(str(error)) from error
+    except (OSError, TypeError, ValueError) as error:  # no such file, or the file itself refuses
+        # Of the traceback that ml_collections puts into the message, the last line counts.
+        raise InputError(str(error).strip().splitlines()[-1]) from error
     if rest[1:]:
         raise InputError(f'unexpected arguments: {" ".join(rest[1:])}')
 

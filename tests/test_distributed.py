@@ -99,4 +99,6 @@ def test_run_of_two_processes_goes_on_in_one(root, tmp_path):
     losses = [test_run.lines(folder) for folder in (workdir, tmp_path / 'whole')]
     ours, theirs = ([line['loss'] for line in several] for several in losses)
     assert len(ours) == len(set(ours)) == 3
-    np.testing.assert_allclose(ours, theirs, rtol=1e-3)
+    # The same to rounding, which the steps of a random network with k = 300 amplify.
+    np.testing.assert_allclose(ours[0], theirs[0], rtol=1e-5)
+    np.testing.assert_allclose(ours, theirs, rtol=5e-3)

@@ -17,6 +17,7 @@ import jax
 import numpy as np
 import pytest
 import test_training
+from flax import nnx
 from PIL import Image
 
 from gconet_jax import cli
@@ -220,8 +221,13 @@ def test_a_full_disk_costs_no_checkpoint(root, tmp_path, monkeypatch, capsys):
     jax.tree.map(np.testing.assert_array_equal, resumed.params, whole.params)
 
 
-def kill_and_resume(root: Path, tmp_path: Path, *, steps: int, kills: int) -> None:
-    """Kills a run at random moments, goes on each time, and compares it with one in peace."""
+def latest(workdir: Path) -> int:
+    return max(kept(workdir), default=0) if (workdir / 'checkpoints').is_dir() else 0
+
+
+@pytest.mark.slow
+def test_killed_twenty_times_and_resumed_is_bit_equal(root, tmp_path):
+    steps, kills = 120, 20
     length = f'--config.train.steps={steps}'
     command = [sys.executable, 'train.py', *test_training.command(tmp_path, root, length)[1:]]
     env = os.environ | {'JAX_COMPILATION_CACHE_DIR': jax.config.jax_compilation_cache_dir}
@@ -237,30 +243,21 @@ def kill_and_resume(root: Path, tmp_path: Path, *, steps: int, kills: int) -> No
         # Most of the time is the start of Python: it is the steps and saves that are to be hit.
         started = time.monotonic()
         while process.poll() is None and time.monotonic() - started < 300:
-            if kept_or_none(workdir) > done:
+            if latest(workdir) > done:
                 break
             time.sleep(0.002)
         time.sleep(moments.uniform(0, 0.3))
         process.send_signal(signal.SIGKILL)
         process.wait()
-        done = kept_or_none(workdir)
+        done = latest(workdir)
         if done:
             assert checkpoint.load_model(workdir)[2] >= done  # no half checkpoint is offered
     subprocess.run(command, cwd=place, env=env, check=True, capture_output=True)
     assert kept(workdir)[-1] == kept(peaceful)[-1] == steps
     forms = [checkpoint.load_model(folder) for folder in (workdir, peaceful)]
-    states = [jax.tree.leaves(observer.nnx.state(model)) for _, model, _ in forms]
+    states = [jax.tree.leaves(nnx.state(model)) for _, model, _ in forms]
     for a, b in zip(*states, strict=True):
         np.testing.assert_array_equal(a, b)
-
-
-def kept_or_none(workdir: Path) -> int:
-    return max(kept(workdir), default=0) if (workdir / 'checkpoints').is_dir() else 0
-
-
-@pytest.mark.slow
-def test_killed_twenty_times_and_resumed_is_bit_equal(root, tmp_path):
-    kill_and_resume(root, tmp_path, steps=120, kills=20)
 
 
 @pytest.mark.slow
