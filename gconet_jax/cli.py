@@ -64,10 +64,14 @@ def train(argv: Sequence[str]) -> int:
 
         if config.value is None or workdir.value is None:
             raise InputError('--config and --workdir are needed')
+        try:
+            settings = from_config_dict(config.value)
+        except OSError as error:  # ml_collections' for a file that could not be loaded
+            raise InputError(f'--config: {str(error).splitlines()[-1].strip()}') from error
         if (coordinator.value, processes.value, process.value) != (None, None, None):
             distributed.initialize(coordinator.value, processes.value, process.value)
         with distributed.fail_together():
-            train(from_config_dict(config.value), Path(workdir.value))
+            train(settings, Path(workdir.value))
 
     return _run(argv, values, run)
 
@@ -155,8 +159,11 @@ def _run(argv: Sequence[str], values: flags.FlagValues, run: Callable[[], None])
     try:
         _parse(argv, values)
         run()
-    except (InputError, flags.Error) as error:
+    except InputError as error:
         print(f'error: {error}', file=sys.stderr)
+        return 1
+    except flags.Error as error:  # with a traceback if a config file raised; its last line counts
+        print(f'error: {str(error).strip().splitlines()[-1].strip()}', file=sys.stderr)
         return 1
     return 0
 
@@ -166,9 +173,8 @@ def _parse(argv: Sequence[str], values: flags.FlagValues) -> None:
         rest = values(list(argv))
     except (AttributeError, KeyError) as error:  # ml_collections' for a field that is not there
         raise InputError(f'the config has no field {error}') from error
-    except (OSError, TypeError, ValueError) as error:  # no such file, or the file itself refuses
-        # Of the traceback that ml_collections puts into the message, the last line counts.
-        raise InputError(str(error).strip().splitlines()[-1]) from error
+    except (OSError, ValueError) as error:  # no such config file, or the file itself refuses
+        raise InputError(' '.join(str(error).split())) from error
     if rest[1:]:
         raise InputError(f'unexpected arguments: {" ".join(rest[1:])}')
 

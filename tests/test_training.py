@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -278,6 +279,22 @@ def test_bad_values_are_errors_that_name_the_culprit(tmp_path, root, capsys, fla
     error = capsys.readouterr().err
     assert error.startswith('error: ')
     assert message in error
+
+
+@pytest.mark.parametrize(
+    ('name', 'message'),
+    [
+        ('none.py', "No such file or directory: 'configs/none.py'"),
+        ('duts.py:other', 'takes 0 positional arguments'),
+        ('ablations.py:t9_9', "row 't9_9' is none of t1_1"),
+    ],
+)
+def test_a_bad_config_file_is_one_line(tmp_path, monkeypatch, capsys, name, message):
+    monkeypatch.chdir(Path(__file__).parent.parent)
+    assert cli.train(['train', f'--config=configs/{name}', f'--workdir={tmp_path}']) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith('error: ')
+    assert message in line
 
 
 def test_config_round_trip_and_released_differences():
