@@ -48,7 +48,8 @@ def step(choice: str) -> float64_step.Step:
     return float64_step.run(config, one_pair(), test_mesh.make_mesh((1, 1)))
 
 
-@pytest.mark.parametrize('choice', ['full', pytest.param('light', marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize('choice', ['light', 'full'])
 def test_rematerialised_step_is_the_same(choice):
     float64_step.assert_same(step(choice), step('none'))
 
@@ -104,6 +105,7 @@ def test_bfloat16_is_close_to_float32(outputs):
     assert np.abs(np.asarray(half.maps.prob) - exact.maps.prob).mean() < 0.02
 
 
+@pytest.mark.slow
 def test_bfloat16_step_moves_float32_parameters():
     graph, state = train_state.create(GCoNetPlus(BFLOAT16.model, rngs=nnx.Rngs(0)), BFLOAT16)
     batch = jax.device_put(one_pair())

@@ -107,6 +107,7 @@ def test_the_best_and_the_latest_checkpoints_stay(watched):
         checkpoint.load_model(workdir, '7')
 
 
+@pytest.mark.slow
 def test_watching_changes_nothing(watched, root, tmp_path):
     _, state = watched
     plain = train(moving(config(root, steps=6, run={'checkpoint_every': 100})), tmp_path)
