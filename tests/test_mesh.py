@@ -13,8 +13,8 @@ from gconet_jax.input_pipeline.loader import Part
 from gconet_jax.training import mesh as mesh_lib
 
 CONFIG = Config(model=ModelConfig(width=0.125, num_classes=8))
-SHAPES = [(1, 1), (2, 1), (1, 2), (2, 4)]
-MORE_SHAPES = [(2, 2), (1, 4), (1, 8)]
+SHAPES = [(1, 1), (2, 1), (2, 4)]
+MORE_SHAPES = [(1, 2), (2, 2), (1, 4), (1, 8)]
 
 
 def batch() -> dict[str, np.ndarray]:

@@ -85,7 +85,13 @@ def test_padded_maps_equal_unpadded():
     np.testing.assert_allclose(maps.logits[:, :3], alone.logits, atol=2e-3)
 
 
-@pytest.mark.parametrize('name', ROWS)
+# test_configs.py compiles them all; the others are among the long tests.
+QUICK = ('t1_1', 't2_2', 'released', 'no_group')
+
+
+@pytest.mark.parametrize(
+    'name', [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in ROWS]
+)
 def test_switches_train(name):
     """One step of each row of the ablations: finite losses, and every parameter is reached."""
     model = dataclasses.replace(SMALL, **ROWS[name])
