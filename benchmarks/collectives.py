@@ -27,7 +27,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.experimental import topologies
 
@@ -37,7 +36,7 @@ from gconet_jax.config import Config
 from gconet_jax.config_dict import from_config_dict
 from gconet_jax.training import state as train_state
 from gconet_jax.training.mesh import AXES, make_mesh
-from gconet_jax.training.step import make_train_step
+from gconet_jax.training.step import abstract_batch, make_train_step
 
 MESHES = '1x1,2x1,1x2,2x2,1x4,2x4,1x8,2x8,2x16,2x32'
 MIB = 2**20
@@ -109,12 +108,7 @@ def compile_step(
     """The step for a pair of groups of `images` images from each training set."""
     graph, state = train_state.abstract(config)
     pairs = len(config.data.train_sets)
-    batch = {
-        'image': jax.ShapeDtypeStruct((pairs, 2, images, size, size, 3), jnp.uint8),
-        'mask': jax.ShapeDtypeStruct((pairs, 2, images, size, size), jnp.uint8),
-        'label': jax.ShapeDtypeStruct((pairs, 2), jnp.int32),
-        'valid': jax.ShapeDtypeStruct((pairs, 2, images), bool),
-    }
+    batch = abstract_batch(pairs, images, size)
     mesh = make_mesh(pairs, (images,), shape=shape, devices=devices)
     return make_train_step(graph, config, mesh).lower(state, batch).compile()
 

@@ -11,14 +11,11 @@ import argparse
 import dataclasses
 import itertools
 
-import jax
-import numpy as np
-
 from benchmarks.collectives import compile_step, make_devices
 from configs.duts import get_config
 from gconet_jax.config_dict import from_config_dict
 from gconet_jax.training import state as train_state
-from gconet_jax.training.step import kept_bytes
+from gconet_jax.training.step import abstract_batch, kept_bytes
 
 GIB = 2**30
 SIZE = 256
@@ -30,13 +27,7 @@ def main() -> None:
     parser.add_argument('--target', choices=('cpu', 'h100'), default='cpu')
     parser.add_argument('--images', type=int, default=32)
     arguments = parser.parse_args()
-    n = arguments.images
-    pair = {
-        'image': jax.ShapeDtypeStruct((2, n, SIZE, SIZE, 3), np.uint8),
-        'mask': jax.ShapeDtypeStruct((2, n, SIZE, SIZE), np.uint8),
-        'label': jax.ShapeDtypeStruct((2,), np.int32),
-        'valid': jax.ShapeDtypeStruct((2, n), bool),
-    }
+    batch = abstract_batch(1, arguments.images, SIZE)
     devices = make_devices(arguments.target, 1, 8)[:1]
     main_config = from_config_dict(get_config())
     print('| precision | remat | kept GiB | temporaries GiB |\n|---|---|---|---|')
@@ -47,8 +38,8 @@ def main() -> None:
             run=dataclasses.replace(main_config.run, remat=remat),
         )
         graph, state = train_state.abstract(config)
-        kept = kept_bytes(graph, config, state, pair) / GIB
-        compiled = compile_step(config, (1, 1), n, SIZE, devices)
+        kept = kept_bytes(graph, config, state, batch) / GIB
+        compiled = compile_step(config, (1, 1), arguments.images, SIZE, devices)
         temporary = compiled.memory_analysis().temp_size_in_bytes / GIB
         print(f'| {precision} | {remat} | {kept:.1f} | {temporary:.1f} |', flush=True)
 

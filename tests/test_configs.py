@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 
 import jax
-import numpy as np
 import pytest
 from ml_collections.config_flags.config_flags import ConfigFileFlagParser
 
@@ -15,7 +14,7 @@ from gconet_jax.config import Config
 from gconet_jax.config_dict import from_config_dict
 from gconet_jax.evaluation.paper import TABLE_3
 from gconet_jax.training import state as train_state
-from gconet_jax.training.step import make_train_step
+from gconet_jax.training.step import abstract_batch, make_train_step
 
 CONFIGS = Path(__file__).parent.parent / 'configs'
 
@@ -70,13 +69,7 @@ def arrays(name: str) -> dict[str, int]:
 def metrics_of_compiled_step(config: Config, pairs: int) -> set[str]:
     """Compiles the step of small groups; configs that make the same program share it."""
     graph, state = train_state.abstract(config)
-    groups, n, size = (pairs, 2), 2, 32
-    batch = {
-        'image': jax.ShapeDtypeStruct((*groups, n, size, size, 3), np.uint8),
-        'mask': jax.ShapeDtypeStruct((*groups, n, size, size), np.uint8),
-        'label': jax.ShapeDtypeStruct(groups, np.int32),
-        'valid': jax.ShapeDtypeStruct((*groups, n), bool),
-    }
+    batch = abstract_batch(pairs, 2, 32)
     compiled = make_train_step(graph, config).lower(state, batch).compile(compiler_options=FAST)
     return set(compiled.out_info[1])
 

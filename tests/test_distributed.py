@@ -12,7 +12,6 @@ import jax
 import numpy as np
 import pytest
 import test_mesh
-import test_run
 import test_training
 
 from gconet_jax.training import checkpoint
@@ -93,10 +92,10 @@ def test_run_of_two_processes_goes_on_in_one(root, tmp_path):
     assert 'in all' in outputs[0]
     assert 'in all' not in outputs[1]  # the first alone speaks
     workdir = tmp_path / 'two' / 'run'
-    assert [line['step'] for line in test_run.lines(workdir)] == [1, 2]
+    assert [line['step'] for line in test_training.lines(workdir)] == [1, 2]
     assert checkpoint.load_model(workdir)[2] == 2
     test_training.train(test_training.config(root, steps=3), workdir)
-    losses = [test_run.lines(folder) for folder in (workdir, tmp_path / 'whole')]
+    losses = [test_training.lines(folder) for folder in (workdir, tmp_path / 'whole')]
     ours, theirs = ([line['loss'] for line in several] for several in losses)
     assert len(ours) == len(set(ours)) == 3
     # The same to rounding, which the steps of a random network with k = 300 amplify.

@@ -28,7 +28,7 @@ from gconet_jax.training.metric_writer import MetricWriter
 from gconet_jax.training.safeguards import TrainingError
 from gconet_jax.training.trainer import train
 
-config = test_training.config
+config, lines = test_training.config, test_training.lines
 
 
 @pytest.fixture(scope='module')
@@ -38,10 +38,6 @@ def root(tmp_path_factory):
 
 def kept(workdir: Path) -> list[int]:
     return sorted(int(p.name) for p in (workdir / 'checkpoints').iterdir() if p.name.isdigit())
-
-
-def lines(workdir: Path) -> list[dict]:
-    return [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
 
 
 @pytest.fixture(scope='module')

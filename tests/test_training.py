@@ -57,6 +57,11 @@ def make_sets(root):
     return root
 
 
+def lines(workdir):
+    """What a run wrote to metrics.jsonl."""
+    return [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+
+
 def config(root, *, run=None, **train_fields) -> Config:
     return Config(
         model=ModelConfig(width=0.125, num_classes=5, racm=False),
@@ -94,10 +99,10 @@ def test_resumed_run_equals_an_uninterrupted_one(root, trained, tmp_path):
 
 def test_run_writes_scalars_of_every_term(trained):
     workdir, _ = trained
-    lines = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
-    assert [line['step'] for line in lines] == [1, 2]
-    assert {'loss', 'bce', 'iou', 'gcm', 'acm', 'k_fell_back', 'grad_norm'} <= set(lines[0])
-    assert all(np.isfinite(value) for line in lines for value in line.values())
+    scalars = lines(workdir)
+    assert [line['step'] for line in scalars] == [1, 2]
+    assert {'loss', 'bce', 'iou', 'gcm', 'acm', 'k_fell_back', 'grad_norm'} <= set(scalars[0])
+    assert all(np.isfinite(value) for line in scalars for value in line.values())
     assert list((workdir / 'tensorboard').iterdir())
 
 
@@ -201,8 +206,8 @@ def test_updates_that_are_not_finite_are_skipped_and_stop_the_run(root, tmp_path
     wild = config(root, run=run, steps=20, learning_rate=1e30)
     with pytest.raises(TrainingError, match=r'groups [AB]/\w+.* 3 in a row: lower train\.learning'):
         train(wild, tmp_path)
-    lines = [json.loads(line) for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()]
-    assert [line['skipped_loss'] + line['skipped_gradient'] for line in lines] == [0, 1, 2]
+    skipped = [line['skipped_loss'] + line['skipped_gradient'] for line in lines(tmp_path)]
+    assert skipped == [0, 1, 2]
     assert 'updates were skipped' in capsys.readouterr().out
 
 

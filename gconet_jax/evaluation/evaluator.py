@@ -30,6 +30,7 @@ Weights = tuple[Any, ...]  # of a model: what `nnx.merge` takes after the struct
 GROUP_SIZES = (2, 4, 6, 8, 12, 16, 24, 32)
 
 
+@functools.cache  # the weights of a run and their averages share the programs
 def make_segment(graph: nnx.GraphDef) -> Callable[[Weights, np.ndarray, np.ndarray], jax.Array]:
     """Jitted inference: weights, uint8 (G, N, H, W, 3), valid (G, N) -> (G, N, H, W) maps."""
 

@@ -126,14 +126,7 @@ class Checkpoints:
         form = _parts(state) | {'data': batches.get_state()}
         parts = _load(self._checkpointer, self._directory, latest.step, form)
         batches.set_state(parts['data'])
-        params = parts['model']['params']
-        return state._replace(
-            params=_like(state.params, params),
-            frozen=_like(state.frozen, params),
-            batch_stats=parts['model']['batch_stats'],
-            ema=parts.get('ema', {}),
-            **parts['optimizer'],
-        )
+        return _filled(state, parts)
 
     def close(self) -> None:
         """Waits for saves in progress."""
@@ -179,13 +172,7 @@ def load_model(
     names = ('model', 'ema') if ema else ('model',)
     loaded = _load(checkpointer, directory, number, {name: form[name] for name in names})
     checkpointer.close()
-    params = loaded['model']['params']
-    state = state._replace(
-        params=_like(state.params, params),
-        frozen=_like(state.frozen, params),
-        batch_stats=loaded['model']['batch_stats'],
-        ema=loaded.get('ema', {}),
-    )
+    state = _filled(state, loaded)
     if ema:
         state = averaged(state)
     return config, nnx.merge(graph, state.params, state.frozen, state.batch_stats), number
@@ -228,6 +215,18 @@ def _parts(state: TrainState) -> dict[str, Tree]:
         },
     }
     return parts | ({'ema': state.ema} if state.ema else {})
+
+
+def _filled(state: TrainState, parts: dict[str, Any]) -> TrainState:
+    """`state` with the values of the parts that were loaded, the inverse of `_parts`."""
+    params = parts['model']['params']
+    return state._replace(
+        params=_like(state.params, params),
+        frozen=_like(state.frozen, params),
+        batch_stats=parts['model']['batch_stats'],
+        ema=parts.get('ema', {}),
+        **parts.get('optimizer', {}),
+    )
 
 
 def _load(

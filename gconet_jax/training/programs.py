@@ -11,11 +11,16 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from gconet_jax.config import Config
-from gconet_jax.training.mesh import batch_shardings
 from gconet_jax.training.progress import say
 from gconet_jax.training.safeguards import TrainingError
 from gconet_jax.training.state import TrainState
-from gconet_jax.training.step import Batch, Metrics, kept_bytes, make_train_step
+from gconet_jax.training.step import (
+    Batch,
+    Metrics,
+    abstract_batch,
+    kept_bytes,
+    make_train_step,
+)
 
 Shapes = Mapping[str, Any]  # of a batch: its arrays, or their shapes and types
 
@@ -53,17 +58,7 @@ class Programs:
         Raises:
           TrainingError: it does not fit into the memory of a device.
         """
-        size = self._config.data.image_size
-        shapes = {
-            'image': ((pairs, 2, images, size, size, 3), 'uint8'),
-            'mask': ((pairs, 2, images, size, size), 'uint8'),
-            'valid': ((pairs, 2, images), 'bool'),
-            'label': ((pairs, 2), 'int32'),
-        }
-        batch = {
-            name: jax.ShapeDtypeStruct(*shapes[name], sharding=sharding)
-            for name, sharding in batch_shardings(self._mesh).items()
-        }
+        batch = abstract_batch(pairs, images, self._config.data.image_size)
         key = (images, freeze_batch_norm)
         self._programs[key] = self._compile(state, batch, freeze_batch_norm)
 
@@ -75,7 +70,7 @@ class Programs:
         )
         pairs, _, images, size = batch['mask'].shape[:4]
         what = f'Step of {pairs} x 2 x {images} images of {size} x {size}'
-        kept = self._kept(state, batch)
+        kept = kept_bytes(self._graph, self._config, state, batch) // self._mesh.shape['image']
         start = time.perf_counter()
         with memory_errors():
             compiled = step.lower(state, batch).compile()
@@ -96,12 +91,6 @@ class Programs:
                 f'{SMALLER}'
             )
         return compiled
-
-    def _kept(self, state: TrainState, batch: Shapes) -> int:
-        """What one device keeps for its backward pass, of one pair at a time."""
-        pair = {name: jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for name, x in batch.items()}
-        kept = kept_bytes(self._graph, self._config, state, pair)
-        return kept // self._mesh.shape['image']
 
 
 def memory_of(device: Any) -> int:

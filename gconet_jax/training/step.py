@@ -140,13 +140,27 @@ def pair_loss(
     return loss, (terms | {'k_fell_back': fell_back}, nnx.to_pure_dict(moments))
 
 
-def kept_bytes(
-    graph: nnx.GraphDef, config: Config, state: TrainState, pair: Mapping[str, Any]
-) -> int:
-    """What the forward pass over a pair keeps for the backward pass, as `run.remat` says.
+def abstract_batch(pairs: int, images: int, image_size: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """The shapes of a batch: `pairs` pairs of groups of `images` images, as the loader's."""
+    groups = (pairs, 2)
+    pixels = (*groups, images, image_size, image_size)
+    return {
+        'image': jax.ShapeDtypeStruct((*pixels, 3), jnp.uint8),
+        'mask': jax.ShapeDtypeStruct(pixels, jnp.uint8),
+        'label': jax.ShapeDtypeStruct(groups, jnp.int32),
+        'valid': jax.ShapeDtypeStruct((*groups, images), bool),
+    }
 
-    Parameters and images included. Arguments may be shapes alone; nothing is computed.
+
+def kept_bytes(
+    graph: nnx.GraphDef, config: Config, state: TrainState, batch: Mapping[str, Any]
+) -> int:
+    """What the forward pass over one pair of `batch` keeps for the backward pass.
+
+    As `run.remat` says, parameters and images included. Arguments may be shapes alone; nothing is
+    computed.
     """
+    pair = {name: jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for name, x in batch.items()}
 
     def backward(state: TrainState, pair: Batch) -> Any:
         one = functools.partial(pair_loss, graph, config, state, False)
