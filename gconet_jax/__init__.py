@@ -1,1 +1,17 @@
 """GCoNet+ in JAX: co-salient object detection, trained, scored and used on groups of images."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gconet_jax.evaluation.scoring import evaluate_maps
+
+__all__ = ['evaluate_maps']
+
+
+def __getattr__(name: str) -> Any:
+    """Imports what is public when it is asked for, so that the package itself imports at once."""
+    if name == 'evaluate_maps':
+        from gconet_jax.evaluation.scoring import evaluate_maps
+
+        return evaluate_maps
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

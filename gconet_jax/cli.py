@@ -1,6 +1,7 @@
 """`gconet-jax <command>`; `train.py` and `evaluate.py` are two of the commands."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ USAGE = """usage: gconet-jax COMMAND [FLAGS]
 
 commands:
   train      trains a model:      gconet-jax train --config=configs/duts_coco.py --workdir=DIR
-  evaluate   scores a trained one: gconet-jax evaluate --workdir=DIR
+  evaluate   scores runs and maps: gconet-jax evaluate --workdir=DIR --maps=DIR
   check      looks at the data:   gconet-jax check ROOT [SET ...]
 
 `gconet-jax COMMAND --help` lists the flags of a command."""
@@ -77,52 +78,46 @@ def train(argv: Sequence[str]) -> int:
 
 
 def evaluate(argv: Sequence[str]) -> int:
-    """Scores the checkpoint of a run, or maps. Returns the exit status."""
+    """Scores checkpoints of runs, and maps of any method. Returns the exit status."""
     values = flags.FlagValues()
 
-    def string(name: str, text: str) -> Any:
-        return flags.DEFINE_string(name, None, text, flag_values=values)
+    def string(name: str, text: str, default: str | None = None) -> Any:
+        return flags.DEFINE_string(name, default, text, flag_values=values)
 
-    workdir = string('workdir', 'Folder of the run whose latest checkpoint is scored.')
-    maps = string('maps', 'Score these maps, <maps>/<set>/<group>/<name>.png, and run no model.')
+    workdir = string(
+        'workdir', 'Folders of runs, [NAME=]DIR separated by commas; one name: seeds of a method.'
+    )
+    maps = string('maps', 'Folders of maps, <DIR>/<set>/<group>/<name>.png, in the same form.')
+    step = string(
+        'step',
+        "Checkpoint: its step, 'latest', or 'best' by S on the way; or 'all', or 'last50'.",
+        'latest',
+    )
+    protocol = string('protocol', "'eval-co-sod', the paper's, or 'pysodmetrics'.", 'eval-co-sod')
     root = string('root', 'Folder of the data, instead of the one in the config of the run.')
-    sets = string('sets', 'Sets to score, separated by commas, instead of data.eval_sets.')
+    sets = string('sets', 'Sets to score, separated by commas; those that are there if not given.')
     include = string('include', 'Patterns of <set>/<group> to score, instead of eval_include.')
-    step = string('step', "Checkpoint to score: its step, 'latest', or 'best' by S on the way.")
+    out = string('out', 'Folder of tables and report.')
+    workers = flags.DEFINE_integer(
+        'workers', os.cpu_count(), 'Processes that write and score.', flag_values=values
+    )
 
     def run() -> None:
-        import dataclasses
+        from gconet_jax.evaluation import command
 
-        from gconet_jax.config import Config
-        from gconet_jax.evaluation import evaluator
-        from gconet_jax.input_pipeline.sets import evaluation_sets
-        from gconet_jax.training import checkpoint, config_file
-
-        if (workdir.value is None) == (maps.value is None):
-            raise InputError('give either --workdir or --maps')
-        config = Config() if maps.value else config_file.read_config(Path(workdir.value))
-        data = dataclasses.replace(
-            config.data,
-            root=root.value or config.data.root,
-            eval_sets=_split(sets.value) or config.data.eval_sets,
-            eval_include=_split(include.value) or config.data.eval_include,
-        )
-        groups = evaluation_sets(data, with_masks=True)
-        if maps.value:
-            folder = Path(maps.value)
-            scores = {name: evaluator.score(folder / name, groups[name]) for name in groups}
-            print(evaluator.table(scores, ()))
-            return
-        for ema in (False, True) if config.train.ema else (False,):
-            _, model, at = checkpoint.load_model(
-                Path(workdir.value), step.value or 'latest', ema=ema
+        command.evaluate(
+            command.Options(
+                runs=tuple(map(command.parse_source, _split(workdir.value))),
+                maps=tuple(map(command.parse_source, _split(maps.value))),
+                step=step.value,
+                protocol=protocol.value,
+                root=root.value or '',
+                sets=_split(sets.value),
+                include=_split(include.value),
+                out=Path(out.value) if out.value else None,
+                workers=workers.value or 0,
             )
-            name = f'{at}-ema' if ema else str(at)
-            folder = Path(workdir.value) / 'maps' / name
-            segment = evaluator.segment_with(model)
-            scores = evaluator.evaluate(segment, groups, folder, image_size=data.image_size)
-            print(f'Step {name} of {workdir.value}; maps and pictures are in {folder}\n')
-            print(evaluator.table(scores, config.data.train_sets))
+        )
 
     return _run(argv, values, run)
 

@@ -11,8 +11,8 @@ import numpy as np
 from flax import nnx
 
 from gconet_jax.config import Config, released
+from gconet_jax.interpolation import interpolation_matrix
 from gconet_jax.models.gconet_plus import GCoNetPlus
-from gconet_jax.models.layers import interpolation_matrix
 from gconet_jax.weights import torch_gconet
 
 GOLDEN = Path(__file__).parent / 'golden'

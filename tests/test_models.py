@@ -12,6 +12,7 @@ from flax import nnx
 from gconet_jax import affinity, losses
 from gconet_jax.config import Config, LossConfig, ModelConfig
 from gconet_jax.evaluation.evaluator import segment_with
+from gconet_jax.interpolation import interpolation_matrix
 from gconet_jax.models import layers
 from gconet_jax.models.confidence import binarise
 from gconet_jax.models.gconet_plus import GCoNetPlus
@@ -181,7 +182,7 @@ def test_group_affinity_against_a_loop():
 
 @pytest.mark.parametrize(('inputs', 'outputs'), [(4, 8), (8, 16), (16, 5), (1, 7), (5, 1)])
 def test_interpolation_matrix_aligns_corners(inputs, outputs):
-    matrix = layers.interpolation_matrix(inputs, outputs)
+    matrix = interpolation_matrix(inputs, outputs)
     np.testing.assert_allclose(matrix.sum(axis=1), 1, rtol=1e-6)
     line = np.arange(inputs, dtype=np.float32)
     expected = np.linspace(0, inputs - 1, outputs) if outputs > 1 else np.zeros(1)

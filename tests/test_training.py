@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -27,7 +28,6 @@ from gconet_jax.config import (
 )
 from gconet_jax.config_dict import as_config_dict, from_config_dict
 from gconet_jax.errors import CheckpointError, InputError
-from gconet_jax.evaluation.evaluator import table
 from gconet_jax.input_pipeline.files import DataError
 from gconet_jax.input_pipeline.sets import training_sets
 from gconet_jax.models.gconet_plus import GCoNetPlus
@@ -112,7 +112,7 @@ def test_evaluate_writes_maps_at_the_images_sizes_and_prints_scores(trained, cap
     printed = capsys.readouterr().out
     assert 'max E' in printed
     folder = workdir / 'maps' / '2'
-    scores = json.loads((folder / 'scores.json').read_text())
+    scores = json.loads((workdir / 'evaluations' / '2' / 'scores.json').read_text())['sets']
     assert set(scores) == {'A', 'B'}
     assert len(list(folder.glob('A/*/*.png'))) == 9
     with Image.open(next(folder.glob('A/cat/*.png'))) as written:
@@ -121,8 +121,26 @@ def test_evaluate_writes_maps_at_the_images_sizes_and_prints_scores(trained, cap
     assert (folder / 'A.png').is_file()
     root = json.loads((workdir / 'config.json').read_text())['data']['root']
     # The same maps, scored as maps of any method.
-    assert cli.evaluate(['evaluate', f'--maps={folder}', f'--root={root}', '--sets=A']) == 0
-    assert f'{scores["A"]["smeasure"]:.3f}' in capsys.readouterr().out
+    out = workdir / 'again'
+    flags = [f'--maps=x={folder}', f'--root={root}', '--sets=A', f'--out={out}']
+    assert cli.evaluate(['evaluate', *flags]) == 0
+    again = json.loads((out / 'scores.json').read_text())['sets']['A']['x']
+    assert again == scores['A'][workdir.name]
+    assert f'{again["mean"]["smeasure"]:.3f}' in capsys.readouterr().out
+
+
+def test_a_sweep_says_which_checkpoint_it_shows(trained, capsys):
+    workdir, _ = trained
+    assert cli.evaluate(['evaluate', f'--workdir={workdir}', '--step=last50']) == 0
+    printed = capsys.readouterr().out
+    out = workdir / 'evaluations' / '1-2'
+    shown = json.loads((out / 'scores.json').read_text())['sets']['A']
+    listed = re.search(r'mean S of each checkpoint, by step: 1 (0\.\d+), 2 (0\.\d+)\.', printed)
+    assert listed
+    best = 2 if listed[2] > listed[1] else 1
+    assert f'{workdir.name} step {best} (best of 2)' in shown
+    assert 'flatters' in printed
+    assert 'flatters' in (out / 'report.html').read_text()
 
 
 def test_evaluate_names_a_checkpoint_of_another_architecture(trained, tmp_path, capsys):
@@ -311,14 +329,6 @@ def test_config_round_trip_and_released_differences():
     with pytest.raises(ConfigError, match=r"config\.loss\.gst: 'much' is not of type float"):
         from_config_dict({'loss': {'gst': 'much'}})
     assert issubclass(ConfigError, InputError)
-
-
-def test_table_shows_the_papers_row():
-    scores = dict.fromkeys(('max_emeasure', 'smeasure', 'max_fmeasure', 'mae'), 0.5)
-    lines = table({'CoCA': scores, 'mine': scores}, ('DUTS_class', 'COCO-SEG')).splitlines()
-    assert lines[1].split() == ['CoCA', '0.500', '0.500', '0.500', '0.500']
-    assert lines[2].split() == ['paper', '0.814', '0.738', '0.637', '0.081']
-    assert len(lines) == 4
 
 
 def test_command_without_arguments_shows_usage(monkeypatch, capsys):

@@ -1,26 +1,22 @@
 """From a model to scores: predicts every group, writes the maps, scores what was written."""
 
 import functools
-import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from flax import nnx
-from PIL import Image
 from tqdm import tqdm
 
-from gconet_jax.evaluation import pictures
-from gconet_jax.evaluation.maps import score_maps
-from gconet_jax.evaluation.metrics import summarize
-from gconet_jax.evaluation.paper import TABLE_3
-from gconet_jax.input_pipeline.files import size_of
+from gconet_jax.evaluation.maps import Truth, truths_of
+from gconet_jax.evaluation.scores import ScoredImage, SetScores
+from gconet_jax.evaluation.scoring import AHEAD, Submit, collect, in_order, pool, write_and_score
 from gconet_jax.input_pipeline.groups import Group
 from gconet_jax.input_pipeline.loader import eval_batches
 from gconet_jax.models.gconet_plus import GCoNetPlus, normalize
-from gconet_jax.models.layers import interpolation_matrix, with_running_average
+from gconet_jax.models.layers import with_running_average
 
 Segment = Callable[[np.ndarray, np.ndarray], jax.Array]
 Weights = tuple[Any, ...]  # of a model: what `nnx.merge` takes after the structure
@@ -51,67 +47,66 @@ def segment_with(model: GCoNetPlus) -> Segment:
 def predict(
     segment: Segment, groups: Sequence[Group], *, image_size: int, workers: int
 ) -> Iterator[tuple[Group, np.ndarray]]:
-    """Maps of each group, float32 (n, image_size, image_size) in [0, 1], with a progress bar."""
-    batches = eval_batches(groups, image_size=image_size, group_sizes=GROUP_SIZES, workers=workers)
-    for batch in tqdm(batches, total=len(groups), unit='group', leave=None):
-        maps = np.asarray(segment(batch.image, batch.valid))[0]
-        yield batch.group, maps[: len(batch.group.images)]
+    """Maps of each group, float32 (n, image_size, image_size) in [0, 1].
 
-
-def write_maps(predictions: Iterable[tuple[Group, np.ndarray]], folder: Path) -> None:
-    """Writes `folder/<group>/<name>.png`, 8-bit, at the size of each image.
-
-    As released: bilinear with aligned corners, then 255·M cut off to whole numbers.
+    A group is on the device while the maps before it are used and the images after it are decoded,
+    by `workers` threads.
     """
-    for group, maps in predictions:
-        (folder / group.name).mkdir(parents=True, exist_ok=True)
-        for path, pixels in zip(group.images, maps, strict=True):
-            width, height = size_of(path)
-            rows = interpolation_matrix(pixels.shape[0], height)
-            columns = interpolation_matrix(pixels.shape[1], width)
-            full = rows @ pixels @ columns.T
-            grey = np.clip(full * 255, 0, 255).astype(np.uint8)
-            Image.fromarray(grey).save(folder / group.name / f'{path.stem}.png')
-
-
-def score(folder: Path, groups: Sequence[Group]) -> dict[str, float]:
-    """Scores the maps of `groups` in `folder` by the eval-co-sod protocol; see `summarize`."""
-    pairs = [
-        (folder / group.name / f'{image.stem}.png', mask)
-        for group in groups
-        for image, mask in zip(group.images, group.masks, strict=True)
-    ]
-    return summarize(score_maps(pairs))
+    batches = eval_batches(groups, image_size=image_size, group_sizes=GROUP_SIZES, workers=workers)
+    on_device: tuple[Group, jax.Array] | None = None
+    for batch in batches:
+        previous, on_device = on_device, (batch.group, segment(batch.image, batch.valid))
+        if previous is not None:
+            yield _fetch(*previous)
+    if on_device is not None:
+        yield _fetch(*on_device)
 
 
 def evaluate(
-    segment: Segment, sets: dict[str, tuple[Group, ...]], folder: Path, *, image_size: int
-) -> dict[str, dict[str, float]]:
-    """Predicts, writes and scores each set.
+    segment: Segment,
+    sets: dict[str, tuple[Group, ...]],
+    folder: Path,
+    *,
+    image_size: int,
+    protocol: str = 'eval-co-sod',
+    workers: int,
+) -> dict[str, SetScores]:
+    """Predicts, writes and scores each set, all at the same time, with progress.
 
-    Writes `folder/<set>/<group>/<name>.png`, `folder/<set>.png` (a sheet of `image | truth | map`)
-    and `folder/scores.json`.
-
-    Returns:
-      The scores of each set; see `metrics.summarize`.
+    Writes `folder/<set>/<group>/<name>.png`. Decoding, the device, and in `workers` processes
+    writing and scoring go on beside each other; what waits between them is bounded.
     """
-    scores = {}
-    for name, groups in sets.items():
-        write_maps(predict(segment, groups, image_size=image_size, workers=2), folder / name)
-        scores[name] = score(folder / name, groups)
-        pictures.comparison(folder / name, groups, folder / f'{name}.png')
-    (folder / 'scores.json').write_text(json.dumps(scores, indent=2) + '\n')
-    return scores
+    with pool(workers) as submit:
+        return {
+            name: _evaluate_set(segment, name, groups, folder / name, image_size, protocol, submit)
+            for name, groups in sets.items()
+        }
 
 
-def table(scores: dict[str, dict[str, float]], train_sets: tuple[str, ...]) -> str:
-    """The scores as text, with the paper's row beneath where its Table 3 has one."""
-    row = '{:<24} {:>7} {:>7} {:>7} {:>7}'
-    lines = [row.format('', 'max E', 'S', 'max F', 'MAE')]
-    for name, s in scores.items():
-        values = (s['max_emeasure'], s['smeasure'], s['max_fmeasure'], s['mae'])
-        lines.append(row.format(name, *(f'{value:.3f}' for value in values)))
-        published = TABLE_3.get(train_sets, {}).get(name)
-        if published is not None:
-            lines.append(row.format('  paper', *(f'{value:.3f}' for value in published)))
-    return '\n'.join(lines)
+def _evaluate_set(
+    segment: Segment,
+    dataset: str,
+    groups: Sequence[Group],
+    folder: Path,
+    image_size: int,
+    protocol: str,
+    submit: Submit,
+) -> SetScores:
+    def submitted():
+        for group, maps in predict(segment, groups, image_size=image_size, workers=2):
+            for truth, pixels in zip(truths_of([group]), maps, strict=True):
+                yield submit(write_and_score, pixels, truth, _place(folder, truth), protocol)
+
+    truths = truths_of(groups)
+    images = [ScoredImage(*truth, _place(folder, truth), resized=False) for truth in truths]
+    scored = in_order(submitted(), AHEAD)
+    bar = tqdm(scored, total=len(truths), desc=dataset, unit='image', leave=None)
+    return collect(dataset, protocol, images, list(bar))
+
+
+def _place(folder: Path, truth: Truth) -> Path:
+    return folder / truth.group / f'{truth.name}.png'
+
+
+def _fetch(group: Group, maps: jax.Array) -> tuple[Group, np.ndarray]:
+    return group, np.asarray(maps)[0, : len(group.images)]

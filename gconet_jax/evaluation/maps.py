@@ -1,79 +1,139 @@
-"""Scores a folder of saved saliency maps, of any method, against a folder of ground truth."""
+"""Maps as files: which map belongs to which truth, reading them, writing them as released."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from gconet_jax.evaluation.metrics import ImageScores, score_image, summarize
-from gconet_jax.input_pipeline.files import DataError, ImageFile, open_image
+from gconet_jax.evaluation.scores import ScoredImage
+from gconet_jax.input_pipeline.files import DataError, ImageFile, open_grey, open_image, size_of
+from gconet_jax.input_pipeline.groups import Group, list_files
+from gconet_jax.input_pipeline.layouts import find_folder
+from gconet_jax.interpolation import interpolation_matrix
 
-MISSING_SHOWN = 5  # missing maps named in the error
+SHOWN = 5  # files that a message names before it only counts
+GREY = ('L', '1', 'P')  # modes of files that are read as they are
 
 
-def load_map(file: ImageFile) -> NDArray[np.uint8]:
-    """Reads a map or mask as grey: (H, W) uint8; colours are weighted as PIL's mode 'L' does.
+class Truth(NamedTuple):
+    """An image whose map is to be scored: its group and name, the photograph, the mask."""
+
+    group: str
+    name: str
+    image: ImageFile | None
+    mask: ImageFile
+
+
+def truths_of(groups: Sequence[Group]) -> list[Truth]:
+    """The images of groups with masks."""
+    return [
+        Truth(group.name, image.stem, image, mask)
+        for group in groups
+        for image, mask in zip(group.images, group.masks, strict=True)
+    ]
+
+
+def truths_in(folder: Path) -> list[Truth]:
+    """The masks `<folder>/<group>/<name>.png`, whose photographs are not at hand.
+
+    Raises:
+        DataError: there is none.
+    """
+    truths = [
+        Truth(group, path.stem, None, path)
+        for group, paths in list_files(folder).items()
+        for path in paths
+    ]
+    if not truths:
+        raise DataError(f'no ground truth in {folder}; it should hold <group>/<name>.png')
+    return truths
+
+
+def maps_folder(maps: Path, dataset: str, *, only: bool) -> Path:
+    """The folder of a method's maps of a set, `<maps>/<set>`, whatever the case of its name.
+
+    If `only` this set is scored, `maps` may hold the groups themselves.
+
+    Raises:
+        DataError: there is no such folder.
+    """
+    if not maps.is_dir():
+        raise DataError(f'{maps} is not a folder; it should hold <set>/<group>/<name>.png')
+    found = find_folder(maps, dataset)
+    if found is None and not only:
+        there = ', '.join(sorted(path.name for path in maps.iterdir() if path.is_dir())) or 'none'
+        raise DataError(f'{maps} has no maps of {dataset}; folders that are there: {there}')
+    return found or maps
+
+
+def pair(truths: Sequence[Truth], folder: Path) -> tuple[list[ScoredImage], tuple[Path, ...]]:
+    """The map `<folder>/<group>/<name>` of every truth, of any suffix; and maps of none, stray.
+
+    Raises:
+        DataError: maps are missing; they are counted, the first few and whole groups named.
+    """
+    there = list_files(folder)
+    files: dict[tuple[str, str], Path] = {}
+    for group, paths in there.items():
+        for path in sorted(paths, key=lambda path: path.suffix.lower() != '.png'):  # PNG goes first
+            files.setdefault((group, path.stem), path)
+    wanted = {(truth.group, truth.name) for truth in truths}
+    missing = sorted(wanted - files.keys())
+    if missing:
+        groups = sorted({group for group, _ in missing if not there.get(group)})
+        whole = f', {len(groups)} groups with no map at all ({_some(groups)})' if groups else ''
+        names = _some([f'{group}/{name}' for group, name in missing])
+        raise DataError(
+            f'{len(missing)} of {len(wanted)} maps are missing in {folder}{whole}: {names}'
+        )
+    pairs = [
+        ScoredImage(t.group, t.name, t.image, t.mask, files[t.group, t.name], resized=False)
+        for t in truths
+    ]
+    used = {each.map for each in pairs}
+    stray = (path for paths in there.values() for path in paths if path not in used)
+    return pairs, tuple(stray)
+
+
+def load_map(file: ImageFile) -> tuple[NDArray[np.uint8], str]:
+    """Reads a map as grey, (H, W) uint8, and the mode of the file if that was not grey, or ''.
+
+    Colours are weighted as PIL's mode 'L' does, 16 bits are scaled to 8.
 
     Raises:
         DataError: the file is missing, broken, or not an image.
     """
+    image, mode = open_grey(file)
+    return np.array(image), '' if mode in GREY else mode
+
+
+def resize_map(pixels: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """A map (h, w) at the shape (H, W) of its truth: bilinear in 8 bits, as eval-co-sod does."""
+    size = (shape[1], shape[0])
+    return np.array(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
+
+
+def load_truth(file: ImageFile) -> NDArray[np.uint8]:
+    """Reads a mask as grey, (H, W) uint8; DataError as for `load_map`."""
     return np.array(open_image(file, 'L'))
 
 
-def score_maps(pairs: Iterable[tuple[ImageFile, ImageFile]]) -> Iterator[ImageScores]:
-    """Scores (map, truth) pairs of image files.
+def write_map(pixels: NDArray[np.float32], image: ImageFile, path: Path) -> NDArray[np.uint8]:
+    """Writes a map (h, w) in [0, 1] as 8-bit PNG of the size of its image; returns what it wrote.
 
-    A map of another size than its truth is resized to it (bilinear, 8-bit, as the published
-    toolbox does).
-
-    Raises:
-        ValueError: an unreadable image.
+    As released: bilinear with aligned corners, then 255·M cut off to whole numbers.
     """
-    for prediction_path, truth_path in pairs:
-        prediction, truth = load_map(prediction_path), load_map(truth_path)
-        if prediction.shape != truth.shape:
-            size = (truth.shape[1], truth.shape[0])
-            resized = Image.fromarray(prediction).resize(size, Image.Resampling.BILINEAR)
-            prediction = np.array(resized)
-        yield score_image(prediction, truth)
+    width, height = size_of(image)
+    rows = interpolation_matrix(pixels.shape[0], height)
+    columns = interpolation_matrix(pixels.shape[1], width)
+    grey = np.clip(rows @ pixels @ columns.T * 255, 0, 255).astype(np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(grey).save(path)
+    return grey
 
 
-def evaluate_maps(
-    pred_dir: str | Path, gt_dir: str | Path, *, protocol: str = 'eval-co-sod'
-) -> dict[str, float]:
-    """Scores 8-bit maps against 8-bit masks, one folder a group; `gt_dir` decides what counts.
-
-    Returns:
-        mae, max_fmeasure, mean_fmeasure, max_emeasure, mean_emeasure, smeasure, ap and auc, each in
-        [0, 1], over all images alike, whatever the sizes of their groups.
-
-    Raises:
-        ValueError: an unknown protocol, or as `pair_files` and `score_maps`.
-    """
-    if protocol != 'eval-co-sod':
-        raise ValueError(f"unknown protocol {protocol!r}; 'eval-co-sod' is the one there is")
-    return summarize(score_maps(pair_files(Path(pred_dir), Path(gt_dir))))
-
-
-def pair_files(pred_dir: Path, gt_dir: Path) -> list[tuple[Path, Path]]:
-    """pred_dir/<group>/<name>.png beside every gt_dir/<group>/<name>.png, in sorted order.
-
-    Maps without a truth are left out.
-
-    Raises:
-        ValueError: no ground truth, or maps are missing; they are counted, the first few named.
-    """
-    truths = sorted(gt_dir.glob('*/*.png'))
-    if not truths:
-        raise DataError(f'no ground truth in {gt_dir}; it should hold <group>/<name>.png')
-    pairs = [(pred_dir / truth.relative_to(gt_dir), truth) for truth in truths]
-    missing = [str(prediction) for prediction, _ in pairs if not prediction.is_file()]
-    if missing:
-        more = ', ...' if len(missing) > MISSING_SHOWN else ''
-        raise DataError(
-            f'{len(missing)} of {len(pairs)} maps are missing: '
-            f'{", ".join(missing[:MISSING_SHOWN])}{more}'
-        )
-    return pairs
+def _some(names: Sequence[str]) -> str:
+    return ', '.join(names[:SHOWN]) + (', ...' if len(names) > SHOWN else '')

@@ -101,6 +101,11 @@ def open_image(file: ImageFile, mode: str) -> Image.Image:
     return _read(file, lambda image: _convert(image, mode))
 
 
+def open_grey(file: ImageFile) -> tuple[Image.Image, str]:
+    """As `open_image(file, 'L')`, with PIL's name of how pixels are stored, such as 'RGB'."""
+    return _read(file, lambda image: (_convert(image, 'L'), image.mode))
+
+
 def size_of(file: ImageFile) -> tuple[int, int]:
     """(width, height), from the header alone.
 

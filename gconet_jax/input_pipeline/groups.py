@@ -185,9 +185,16 @@ def _match_masks(
     return matched, tuple(masks[path.stem] for path in matched)
 
 
+def list_files(folder: Path) -> dict[str, list[Path]]:
+    """The images, masks or maps in each subfolder of `folder`, sorted; {} if there is none."""
+    if not folder.is_dir():
+        return {}
+    return {group.name: _files(group) for group in subfolders(folder)}
+
+
 def list_names(folder: Path) -> set[str]:
     """'<group>/<name>' of every image or mask in the groups of `folder`, without suffix."""
-    return {f'{group.name}/{path.stem}' for group in subfolders(folder) for path in _files(group)}
+    return {f'{group}/{path.stem}' for group, paths in list_files(folder).items() for path in paths}
 
 
 def _files(folder: Path) -> list[Path]:

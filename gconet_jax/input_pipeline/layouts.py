@@ -42,7 +42,7 @@ def find_layout(root: Path, dataset: str) -> Layout:
         raise DataError(
             f'{root} is not a folder; data.root must be the folder with images/ and gts/'
         )
-    names = (dataset, *ALIASES.get(dataset, ()))
+    names = _names(dataset)
     images, masks = _child(root, IMAGE_FOLDERS), _child(root, MASK_FOLDERS)
     if images is not None and (found := _child(images, names)) is not None:
         return Layout(found, _child(masks, names) if masks is not None else None)
@@ -93,6 +93,15 @@ def subfolders(folder: Path) -> list[Path]:
         for path in folder.iterdir()
         if path.is_dir() and not path.name.startswith(('.', '__MACOSX'))
     )
+
+
+def find_folder(folder: Path, dataset: str) -> Path | None:
+    """The subfolder with a set's name, in any case, or one of its other names."""
+    return _child(folder, _names(dataset))
+
+
+def _names(dataset: str) -> tuple[str, ...]:
+    return (dataset, *ALIASES.get(dataset, ()))
 
 
 def _child(folder: Path, names: Sequence[str]) -> Path | None:

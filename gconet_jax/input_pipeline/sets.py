@@ -9,7 +9,9 @@ import numpy as np
 from gconet_jax.config import DataConfig
 from gconet_jax.input_pipeline.cache import cached
 from gconet_jax.input_pipeline.checks import check_groups
-from gconet_jax.input_pipeline.groups import Group, load_groups, select
+from gconet_jax.input_pipeline.files import DataError
+from gconet_jax.input_pipeline.groups import Group, find_prepared, load_groups, select
+from gconet_jax.input_pipeline.layouts import find_layout
 from gconet_jax.input_pipeline.pixels import CacheReader, Decoder, Reader
 
 
@@ -55,6 +57,25 @@ def evaluation_sets(config: DataConfig, *, with_masks: bool) -> dict[str, tuple[
         )
         for name in config.eval_sets
     }
+
+
+def present_sets(root: str | Path, names: Sequence[str]) -> tuple[str, ...]:
+    """Those of the sets that are in `root`.
+
+    Raises:
+      DataError: none is.
+    """
+    present = tuple(name for name in names if _is_present(Path(root), name))
+    if not present:
+        find_layout(Path(root), names[0])  # which says what is there instead
+    return present
+
+
+def _is_present(root: Path, name: str) -> bool:
+    try:
+        return find_prepared(root, name) is not None or bool(find_layout(root, name))
+    except DataError:
+        return False
 
 
 def _with_reader(names: Sequence[str], config: DataConfig) -> tuple[tuple[Group, ...], Reader]:

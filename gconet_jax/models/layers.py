@@ -11,9 +11,10 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
+
+from gconet_jax.interpolation import interpolation_matrix
 
 Model = TypeVar('Model', bound=nnx.Module)
 
@@ -166,24 +167,6 @@ def with_running_average(model: Model, use: bool = True) -> Model:
 def with_remat(model: Model, remat: str) -> Model:
     """The model with the same arrays, for which the backward pass keeps less."""
     return nnx.view(model, remat=remat)
-
-
-@functools.cache
-def interpolation_matrix(inputs: int, outputs: int) -> np.ndarray:
-    """(outputs, inputs) float32: linear interpolation that maps end points to end points.
-
-    PyTorch's `align_corners=True`, in one dimension. Rows sum to 1.
-    """
-    matrix = np.zeros((outputs, inputs), np.float32)
-    scale = np.float32(inputs - 1) / np.float32(outputs - 1) if outputs > 1 else np.float32(0)
-    position = np.arange(outputs, dtype=np.float32) * scale
-    lower = np.minimum(position.astype(int), inputs - 1)
-    upper = np.minimum(lower + 1, inputs - 1)
-    fraction = position - lower.astype(np.float32)
-    rows = np.arange(outputs)
-    np.add.at(matrix, (rows, lower), 1 - fraction)
-    np.add.at(matrix, (rows, upper), fraction)
-    return matrix
 
 
 def resize(x: jax.Array, height: int, width: int) -> jax.Array:

@@ -6,6 +6,7 @@ position in the stream of batches). None depends on the number of devices or pro
 """
 
 import functools
+import re
 import shutil
 from pathlib import Path
 from typing import Any, cast
@@ -152,52 +153,63 @@ def load_model(
 ) -> tuple[Config, GCoNetPlus, int]:
     """The config, the model and the step of a run's checkpoint.
 
-    `step` is a number, 'latest', or 'best' by S of those scored on the way. With `ema` the model
-    has the moving averages of its weights.
+    `step` is as for `choose_steps`; of several, the last is loaded. With `ema` the model has the
+    moving averages of its weights.
 
     Raises:
       CheckpointError: as its message says.
     """
     config = read_config(workdir)
+    number = choose_steps(workdir, step)[-1]
     directory = workdir / 'checkpoints'
-    if not directory.is_dir():
-        raise CheckpointError(f'{workdir} holds no checkpoints yet')
-    checkpointer = ocp.training.Checkpointer(str(directory.absolute()))
-    number = _choose(step, checkpointer, directory)
     graph, state = abstract(config)
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     form = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), _parts(state)
     )
     names = ('model', 'ema') if ema else ('model',)
-    loaded = _load(checkpointer, directory, number, {name: form[name] for name in names})
-    checkpointer.close()
+    with ocp.training.Checkpointer(str(directory.absolute())) as checkpointer:
+        loaded = _load(checkpointer, directory, number, {name: form[name] for name in names})
     state = _filled(state, loaded)
     if ema:
         state = averaged(state)
     return config, nnx.merge(graph, state.params, state.frozen, state.batch_stats), number
 
 
-def _choose(step: str, checkpointer: ocp.training.Checkpointer, directory: Path) -> int:
+def choose_steps(workdir: Path, which: str) -> list[int]:
+    """The steps of a run's checkpoints that `which` means, rising.
+
+    `which` is a step, 'latest', 'best' (by S, of those scored on the way), 'all', or 'last' and a
+    number: the last 50 are 'last50'.
+
+    Raises:
+      CheckpointError: there is none such.
+    """
+    directory = workdir / 'checkpoints'
+    if not directory.is_dir():
+        raise CheckpointError(f'{workdir} holds no checkpoints yet')
     smeasure: dict[int, float] = {}
-    for each in checkpointer.checkpoints:
-        metrics = cast(dict[str, float], each.metrics or {})
-        smeasure[each.step] = metrics.get('smeasure', -1.0)
+    with ocp.training.Checkpointer(str(directory.absolute())) as checkpointer:
+        for each in checkpointer.checkpoints:
+            metrics = cast(dict[str, float], each.metrics or {})
+            smeasure[each.step] = metrics.get('smeasure', -1.0)
     if not smeasure:
         raise CheckpointError(f'{directory} holds no finished checkpoint')
-    if step == 'latest':
-        return max(smeasure)
-    if step == 'best':
+    steps = sorted(smeasure)
+    if which == 'best':
         best = max(smeasure, key=smeasure.__getitem__)
         if smeasure[best] < 0:
             raise CheckpointError(f'{directory}: none was scored; see run.evaluate_every')
-        return best
-    if step not in map(str, smeasure):
+        return [best]
+    last = re.fullmatch(r'last([1-9]\d*)', {'latest': 'last1'}.get(which, which))
+    if last or which == 'all':
+        return steps[-int(last[1]) :] if last else steps
+    if which not in map(str, steps):
         raise CheckpointError(
-            f"{directory} holds no step {step!r}; give 'latest', 'best' or one of "
-            f'{sorted(smeasure)}'
+            f"{directory} holds no step {which!r}; give 'latest', 'best', 'all', 'last50' or one "
+            f'of {steps}'
         )
-    return int(step)
+    return [int(which)]
 
 
 def _parts(state: TrainState) -> dict[str, Tree]:

@@ -1,7 +1,6 @@
 """What happens between two steps, each thing at its interval: it only looks, and saves."""
 
 import dataclasses
-import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +12,8 @@ from jax.experimental import multihost_utils
 from PIL import Image
 
 from gconet_jax.config import Config
-from gconet_jax.evaluation import evaluator, pictures
+from gconet_jax.evaluation import evaluator, pictures, tables
+from gconet_jax.evaluation.scores import SetScores
 from gconet_jax.input_pipeline.loader import TrainIterator
 from gconet_jax.input_pipeline.sets import TrainingSet, evaluation_sets
 from gconet_jax.training.checkpoint import Checkpoints
@@ -48,7 +48,7 @@ class Observer:
     ):
         first = int(state.step)
         self._run, self._workdir, self._steps = config.run, workdir, config.train.steps
-        self._image_size = config.data.image_size
+        self._data = config.data
         self._sets, self._batches, self._checkpoints = sets, batches, checkpoints
         self._segment = evaluator.make_segment(graph)
         # Read before the first step: what is missing is told now.
@@ -118,21 +118,27 @@ class Observer:
 
     def _scores(self, step: int, state: TrainState) -> float:
         versions = {'': state} | ({'-ema': averaged(state)} if state.ema else {})
+        folder = self._workdir / 'evaluations' / str(step)
+        board: tables.Board = {dataset: {} for dataset in self._eval_groups}
         scalars, mean_s = {}, []
         for suffix, version in versions.items():
-            scores = self._score(version, self._workdir / 'evaluations' / f'{step}{suffix}')
-            say(f'Step {step}{suffix}\n{evaluator.table(scores, ())}')
+            scored = self._score(version, folder, suffix)
+            summaries = {dataset: of.summary() for dataset, of in scored.items()}
+            for dataset, of in scored.items():
+                board[dataset][f'{self._workdir.name}{suffix}'] = [of]
             scalars |= {
-                f'eval{suffix}/{name}/{metric}': value
-                for name, of_set in scores.items()
-                for metric, value in of_set.items()
+                f'eval{suffix}/{dataset}/{metric}': value
+                for dataset, summary in summaries.items()
+                for metric, value in summary.items()
             }
-            mean_s.append(float(np.mean([of_set['smeasure'] for of_set in scores.values()])))
+            mean_s.append(float(np.mean([of['defined_smeasure'] for of in summaries.values()])))
+        tables.write_tables(board, folder, self._data.train_sets)
+        say(f'Step {step}\n{tables.text_table(board, self._data.train_sets)}')
         self._writer.write(step, scalars)
         return max(mean_s)
 
-    def _score(self, state: TrainState, folder: Path) -> dict[str, dict[str, float]]:
-        """Scores and sheets are kept in `folder`, maps are not."""
+    def _score(self, state: TrainState, folder: Path, suffix: str) -> dict[str, SetScores]:
+        """Sheets are kept in `folder`, maps are not."""
 
         def segment(images: np.ndarray, valid: np.ndarray) -> jax.Array:
             return self._segment(_weights(state), images, valid)
@@ -140,11 +146,14 @@ class Observer:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as maps:
             scores = evaluator.evaluate(
-                segment, self._eval_groups, Path(maps), image_size=self._image_size
+                segment,
+                self._eval_groups,
+                Path(maps),
+                image_size=self._data.image_size,
+                workers=self._data.workers,
             )
-            for file in Path(maps).iterdir():
-                if file.is_file():
-                    shutil.move(file, folder / file.name)
+            for name, groups in self._eval_groups.items():
+                pictures.comparison(Path(maps) / name, groups, folder / f'{name}{suffix}.png')
         return scores
 
 

@@ -1,0 +1,182 @@
+"""How far two methods differ, and how sure that is: over seeds, and over groups of images."""
+
+from collections.abc import Mapping, Sequence
+from itertools import zip_longest
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gconet_jax.evaluation.scores import SetScores
+
+Array = NDArray[np.floating]
+
+# Of the numbers of `SetScores.summary`, those that the paper's Table 3 gives, in its order.
+MAIN = ('max_emeasure', 'smeasure', 'max_fmeasure', 'mae')
+BLOCK = 200_000_000  # bytes that the resamples of one block may take
+
+
+class Difference(NamedTuple):
+    """Second method minus first: above 0 the second scores higher, which for MAE is worse.
+
+    `low` and `high` bound the 95 % percentile interval of the bootstrap.
+    """
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether the interval lies on one side of 0; False if it is NaN."""
+        return self.low > 0 or self.high < 0
+
+
+class _Sums(NamedTuple):
+    """Sums over the images of each of G groups."""
+
+    images: Array  # (G,) how many
+    defined: Array  # (G,) how many have S
+    smeasure: Array  # (G,)
+    mae: Array  # (G,)
+    emeasure: Array  # (G, T)
+    fmeasure: Array  # (G, T)
+
+
+def deviation(runs: Sequence[SetScores]) -> dict[str, tuple[float, float]]:
+    """Mean and sample standard deviation over runs of each number of `SetScores.summary`.
+
+    The deviation is NaN for one run.
+    """
+    summaries = [run.summary() for run in runs]
+    table = {metric: np.array([s[metric] for s in summaries]) for metric in summaries[0]}
+    return {
+        metric: (float(values.mean()), float(values.std(ddof=1)) if len(runs) > 1 else float('nan'))
+        for metric, values in table.items()
+    }
+
+
+def best_methods(methods: Mapping[str, Sequence[SetScores]]) -> list[set[str]]:
+    """For each of MAIN, the methods with the best mean to 3 decimals; none where only one is."""
+    values = {method: deviation(runs) for method, runs in methods.items()}
+    best = []
+    for metric in MAIN:
+        rounded = {method: round(numbers[metric][0], 3) for method, numbers in values.items()}
+        known = [value for value in rounded.values() if not np.isnan(value)]
+        top = (min if metric == 'mae' else max)(known, default=None)
+        several = len(methods) > 1
+        best.append({m for m, value in rounded.items() if several and value == top})
+    return best
+
+
+def paired_bootstrap(
+    first: Sequence[SetScores],
+    second: Sequence[SetScores],
+    *,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> dict[str, Difference]:
+    """Difference, second minus first, of max E, S, max F and MAE with its 95 % interval.
+
+    Groups, not images, are drawn with replacement, as the images of a group share their object and
+    are predicted together; both methods get the same draw (Efron and Tibshirani 1993). The score of
+    a draw is that of all the images of its groups, each of the same weight, with curves averaged
+    before the maximum over thresholds; of several runs of a method the scores are averaged. An
+    image whose S is undefined in any run is left out of S alone.
+
+    Args:
+        first: runs of one method.
+        second: runs of the other, on the same images in the same order.
+        resamples: number of draws.
+        seed: of the draws.
+
+    Returns:
+        By the names of `SetScores.summary`. NaN for S if it is defined nowhere; an interval without
+        width if there is one group, which says nothing.
+
+    Raises:
+        ValueError: the images or the protocols differ.
+    """
+    _check_same([*first, *second])
+    groups = list(first[0].groups().values())
+    smeasures = np.stack([run.scores.smeasure for run in (*first, *second)])
+    defined = np.where(np.isnan(smeasures).any(axis=0), 0.0, 1.0)
+    sums = [[_sum_groups(run, groups, defined) for run in runs] for runs in (first, second)]
+
+    def differences(counts: Array) -> dict[str, Array]:
+        before, after = (_scores(runs, counts) for runs in sums)
+        return {metric: after[metric] - before[metric] for metric in before}
+
+    n = len(groups)
+    thresholds = first[0].scores.emeasure.shape[1]
+    block = max(1, BLOCK // (8 * (2 * n + 2 * thresholds)))
+    rng = np.random.default_rng(seed)
+    drawn = [
+        differences(rng.multinomial(n, np.full(n, 1 / n), min(block, resamples - start)) * 1.0)
+        for start in range(0, resamples, block)
+    ]
+    return {
+        metric: Difference(
+            float(value[0]), *_interval(np.concatenate([part[metric] for part in drawn]))
+        )
+        for metric, value in differences(np.ones((1, n))).items()
+    }
+
+
+def _check_same(runs: Sequence[SetScores]) -> None:
+    expected = runs[0]
+    for run in runs[1:]:
+        if run.protocol != expected.protocol:
+            raise ValueError(
+                f'{run.dataset}: scores by {expected.protocol} and by {run.protocol} cannot be '
+                'compared; score both by one protocol'
+            )
+        for one, other in zip_longest(expected.images, run.images):
+            names = [f'{i.group}/{i.name}' if i else 'no image' for i in (one, other)]
+            if names[0] != names[1]:
+                raise ValueError(
+                    f'{run.dataset}: the scored images differ: {names[0]} in one, {names[1]} in '
+                    'its place in another; score the same images of each method'
+                )
+
+
+def _sum_groups(run: SetScores, groups: Sequence[Sequence[int]], defined: Array) -> _Sums:
+    s = run.scores
+    columns = _Sums(
+        images=np.ones(len(defined)),
+        defined=defined,
+        smeasure=np.where(defined > 0, s.smeasure, 0),
+        mae=s.mae,
+        emeasure=s.emeasure,
+        fmeasure=s.fmeasure,
+    )
+    return _Sums._make(
+        np.stack([column[images].sum(axis=0) for images in groups]) for column in columns
+    )
+
+
+def _scores(runs: Sequence[_Sums], counts: Array) -> dict[str, Array]:
+    """(R, G) times each group is drawn -> (R,) of each score, averaged over the runs."""
+    images, defined = counts @ runs[0].images, counts @ runs[0].defined
+
+    def best(curve: Array) -> Array:
+        return (counts @ curve).max(axis=1) / images
+
+    def of_defined(total: Array) -> Array:
+        nothing = np.full(len(counts), np.nan)
+        return np.divide(counts @ total, defined, out=nothing, where=defined > 0)
+
+    return {
+        'max_emeasure': np.mean([best(run.emeasure) for run in runs], axis=0),
+        'smeasure': np.mean([of_defined(run.smeasure) for run in runs], axis=0),
+        'max_fmeasure': np.mean([best(run.fmeasure) for run in runs], axis=0),
+        'mae': np.mean([counts @ run.mae / images for run in runs], axis=0),
+    }
+
+
+def _interval(values: Array) -> tuple[float, float]:
+    values = values[~np.isnan(values)]
+    if not values.size:
+        return float('nan'), float('nan')
+    low, high = np.quantile(values, (0.025, 0.975))
+    return float(low), float(high)
