@@ -22,10 +22,15 @@ def group_affinity(query: jax.Array, key: jax.Array, valid: jax.Array) -> jax.Ar
       (G, N, S), unscaled, in float32 even for smaller inputs. Rows of padding images are finite and
       mean nothing.
     """
-    similarity = jnp.einsum(
-        'gnsd,gmtd->gnsmt', query, key, preferred_element_type=precise_type(query.dtype)
-    )
-    best = similarity.max(axis=-1)
+    best = best_matches(query, key)
     weight = valid.astype(best.dtype)
     total = jnp.einsum('gnsm,gm->gns', best, weight, precision=jax.lax.Precision.HIGHEST)
     return total / jnp.maximum(weight.sum(axis=-1), 1)[:, None, None]
+
+
+def best_matches(query: jax.Array, key: jax.Array) -> jax.Array:
+    """(G, N, S, D) by (G, M, T, D): the best match of each position in each image, (G, N, S, M)."""
+    similarity = jnp.einsum(
+        'gnsd,gmtd->gnsmt', query, key, preferred_element_type=precise_type(query.dtype)
+    )
+    return similarity.max(axis=-1)

@@ -17,6 +17,7 @@ USAGE = """usage: gconet-jax COMMAND [FLAGS]
 commands:
   train      trains a model:      gconet-jax train --config=configs/duts_coco.py --workdir=DIR
   evaluate   scores runs and maps: gconet-jax evaluate --workdir=DIR --maps=DIR
+  predict    maps of your photos: gconet-jax predict PHOTOS... OUT
   check      looks at the data:   gconet-jax check ROOT [SET ...]
 
 `gconet-jax COMMAND --help` lists the flags of a command."""
@@ -27,6 +28,7 @@ def main() -> int:
     commands: dict[str, Callable[[Sequence[str]], int]] = {
         'train': train,
         'evaluate': evaluate,
+        'predict': predict,
         'check': check,
     }
     if len(sys.argv) < 2 or sys.argv[1] not in commands:
@@ -120,6 +122,78 @@ def evaluate(argv: Sequence[str]) -> int:
         )
 
     return _run(argv, values, run)
+
+
+def predict(argv: Sequence[str]) -> int:
+    """Finds what groups of photos share. Returns 1 if nothing could be done."""
+    parser = argparse.ArgumentParser(prog='gconet-jax predict', description=predict.__doc__)
+    parser.add_argument('inputs', nargs='+', type=Path, help='folders of photos, or photos')
+    parser.add_argument('out', type=Path, help='folder of what is made')
+    _model_flags(parser)
+    parser.add_argument(
+        '--save',
+        default='maps,overlays,sheets',
+        help='of maps, masks, overlays, cutouts, cosegments, thumbnails, sheets (%(default)s)',
+    )
+    parser.add_argument('--background', default='255,255,255', help='R,G,B behind cosegments')
+    parser.add_argument('--thumbnail-size', default='256x256', help='WxH (%(default)s)')
+    parser.add_argument('--resume', action='store_true', help='pass over groups that are done')
+    parser.add_argument('--process', type=int, default=0, help='this one of --processes, from 0')
+    parser.add_argument('--processes', type=int, default=1, help='hosts that share the groups')
+    arguments = parser.parse_args(argv[1:])
+
+    from gconet_jax.inference import command
+
+    try:
+        options = command.Options(
+            inputs=tuple(arguments.inputs),
+            out=arguments.out,
+            kinds=_split(arguments.save),
+            background=_integers('--background', arguments.background, ',', 3),
+            thumbnail_size=_integers('--thumbnail-size', arguments.thumbnail_size, 'x', 2),
+            resume=arguments.resume,
+            share=(arguments.process, arguments.processes),
+        )
+        problems = command.predict(_predictors(arguments), options)
+    except InputError as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 1
+    for problem in problems:
+        print(f'passed over: {problem}', file=sys.stderr)
+    print(f'{", ".join(options.kinds)} are in {options.out}')
+    return 0
+
+
+def _model_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        '--model', help='run, folder, .pth file or hub id; else the model in the package'
+    )
+    parser.add_argument('--step', default='latest', help='checkpoint of a run (%(default)s)')
+    parser.add_argument('--ema', action='store_true', help="a run's moving averages")
+
+
+def _predictors(arguments: argparse.Namespace) -> list[Any]:
+    """One predictor a device, with programs that are compiled once and kept on disk."""
+    import jax
+
+    from gconet_jax.inference.predictor import Predictor
+    from gconet_jax.weights.pretrained import load_pretrained
+
+    logging.set_verbosity(logging.ERROR)  # Orbax tells of every step of a load
+    if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
+        cache = Path(os.environ.get('XDG_CACHE_HOME', Path.home() / '.cache')) / 'gconet-jax'
+        jax.config.update('jax_compilation_cache_dir', str(cache))
+    model, image_size = load_pretrained(arguments.model, step=arguments.step, ema=arguments.ema)
+    return [
+        Predictor(model, image_size=image_size, device=device) for device in jax.local_devices()
+    ]
+
+
+def _integers(flag: str, text: str, between: str, count: int) -> Any:
+    parts = text.split(between)
+    if len(parts) != count or not all(part.isdigit() for part in parts):
+        raise InputError(f'{flag} {text!r}: {count} whole numbers with {between!r} between them')
+    return tuple(map(int, parts))
 
 
 def check(argv: Sequence[str]) -> int:

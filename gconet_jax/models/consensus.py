@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from gconet_jax import affinity
+from gconet_jax.affinity import group_affinity
 from gconet_jax.models import layers
 
 
@@ -16,19 +16,27 @@ class GroupAffinity(nnx.Module):
         self.key = layers.kaiming_conv(channels, channels, 1, rngs=rngs)
         self.value = layers.kaiming_conv(channels, channels, 1, rngs=rngs)
 
-    def attention(self, x5: jax.Array, valid: jax.Array) -> jax.Array:
-        """x5 (G, N, h, w, C), valid (G, N) -> float32 (G, N, h, w), of sum 1 over an image."""
+    def project(self, x5: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """x5 (G, N, h, w, C) -> queries and keys (G, N, h·w, C)."""
         g, n, h, w, channels = x5.shape
         flat = layers.together(x5)
-        query = layers.apart(self.query(flat), (g, n)).reshape(g, n, h * w, channels)
-        key = layers.apart(self.key(flat), (g, n)).reshape(g, n, h * w, channels)
-        scores = affinity.group_affinity(query, key, valid) * channels**-0.5
-        return jax.nn.softmax(scores, axis=-1).reshape(g, n, h, w)
+        query, key = (layers.apart(part(flat), (g, n)) for part in (self.query, self.key))
+        return query.reshape(g, n, h * w, channels), key.reshape(g, n, h * w, channels)
+
+    def attention(self, affinity: jax.Array, size: tuple[int, ...]) -> jax.Array:
+        """Affinities (G, N, h·w) -> (G, N, h, w) of sum 1 over an image, for size = (h, w)."""
+        scores = affinity * self.value.kernel.shape[2] ** -0.5
+        return jax.nn.softmax(scores, axis=-1).reshape(*affinity.shape[:2], *size)
+
+    def attend(self, x5: jax.Array, attention: jax.Array) -> jax.Array:
+        """x5 (G, N, h, w, C) under attention (G, N, h, w) -> features of the shape of x5."""
+        weighted = x5 * attention[..., None].astype(x5.dtype)
+        return layers.apart(self.value(layers.together(weighted)), x5.shape[:2])
 
     def __call__(self, x5: jax.Array, valid: jax.Array) -> jax.Array:
         """x5 (G, N, h, w, C), valid (G, N) -> attended features, of the shape of x5."""
-        weighted = x5 * self.attention(x5, valid)[..., None].astype(x5.dtype)
-        return layers.apart(self.value(layers.together(weighted)), valid.shape)
+        affinity = group_affinity(*self.project(x5), valid)
+        return self.attend(x5, self.attention(affinity, x5.shape[2:4]))
 
 
 def consensus(attended: jax.Array, valid: jax.Array) -> jax.Array:

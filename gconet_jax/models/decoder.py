@@ -137,7 +137,7 @@ class Decoder(layers.Rematerialized):
         self,
         features: jax.Array,
         skips: tuple[jax.Array, ...],
-        size: tuple[int, int],
+        size: tuple[int, ...],
         valid: jax.Array,
     ) -> DecoderOutput:
         """features (B, h, w, 512), skips = (x1, ..., x4), size of the image -> p1 and side maps."""
@@ -147,6 +147,6 @@ class Decoder(layers.Rematerialized):
         for stage, skip in zip(self.stages, reversed(skips), strict=True):
             x, before_lateral = run(stage, x, skip, valid)
             upsampled.append(before_lateral)
-        p1 = layers.resize(run(self.last, x, valid), *size)
+        p1 = layers.resize(run(self.last, x, valid), size[0], size[1])
         side_logits = tuple(side(u) for side, u in zip(self.sides, upsampled[1:], strict=False))
         return DecoderOutput(p1, side_logits)

@@ -95,14 +95,13 @@ class GCoNetPlus(nnx.Module):
 
     def segment(self, images: jax.Array, valid: jax.Array) -> Segmentation:
         """Maps of G groups; nothing that only training needs is computed."""
-        features = self._encode(images, valid)
+        features = self.encode(images, valid)
         weighted, _ = self._consensus(layers.apart(features[-1], valid.shape), valid)
-        maps, _, _ = self._decode(weighted, features, images, valid)
-        return maps
+        return self.decode(weighted, features, valid)[0]
 
     def __call__(self, images: jax.Array, valid: jax.Array) -> PairOutput:
         """The training pass over a pair of groups (2, N, H, W, 3)."""
-        features = self._encode(images, valid)
+        features = self.encode(images, valid)
         x5 = layers.apart(features[-1], valid.shape)
         weighted, contrasted = self._consensus(x5, valid)
         contrast_logits = None
@@ -112,7 +111,7 @@ class GCoNetPlus(nnx.Module):
             finer = layers.resize(coarse, images.shape[2], images.shape[3])[..., 0]
             finer = layers.apart(finer, both.shape[:2])
             contrast_logits = finer.reshape(2, *valid.shape, *images.shape[2:4])
-        maps, side_logits, p1 = self._decode(weighted, features, images, valid)
+        maps, side_logits, p1 = self.decode(weighted, features, valid)
 
         pooled = layers.precise(x5).mean(axis=(2, 3))
         class_logits = masked_features = masked_class_logits = None
@@ -120,7 +119,7 @@ class GCoNetPlus(nnx.Module):
             class_logits = self._classify(pooled)
         if self.config.racm:
             masked = images * self._masks(maps, p1)[..., None]
-            masked_x5 = layers.apart(self._encode(masked, valid)[-1], valid.shape)
+            masked_x5 = layers.apart(self.encode(masked, valid)[-1], valid.shape)
             masked_features = layers.precise(masked_x5).mean(axis=(2, 3))
             masked_class_logits = self._classify(masked_features)
         return PairOutput(
@@ -133,8 +132,8 @@ class GCoNetPlus(nnx.Module):
             masked_class_logits,
         )
 
-    def _encode(self, images: jax.Array, valid: jax.Array) -> tuple[jax.Array, ...]:
-        """Backbone features, each (N·G, h, w, C), of the type that the network computes in."""
+    def encode(self, images: jax.Array, valid: jax.Array) -> tuple[jax.Array, ...]:
+        """Backbone features x1 to x5, each (N·G, h, w, C), of the type the network computes in."""
         if self.config.precision == 'bfloat16':
             images = images.astype(jnp.bfloat16)
         return self.backbone(layers.together(images), layers.together(valid))
@@ -146,15 +145,14 @@ class GCoNetPlus(nnx.Module):
         shared = consensus(self.gam(x5, valid), valid)
         return x5 * shared, x5 * shared[::-1]
 
-    def _decode(
-        self,
-        weighted: jax.Array,
-        features: tuple[jax.Array, ...],
-        images: jax.Array,
-        valid: jax.Array,
+    def decode(
+        self, weighted: jax.Array, features: tuple[jax.Array, ...], valid: jax.Array
     ) -> tuple[Segmentation, tuple[jax.Array, ...], jax.Array]:
-        """Maps, side logits (G, N, h, w), and p1 (N·G, H, W, C)."""
-        groups, size = valid.shape, (images.shape[2], images.shape[3])
+        """Maps, side logits (G, N, h, w), and p1 (N·G, H, W, C).
+
+        `weighted` (G, N, h, w, C) is x5 under a consensus; `features` are from `encode`.
+        """
+        groups, size = valid.shape, features[0].shape[1:3]
         flat_valid = layers.together(valid)
         p1, sides = self.decoder(layers.together(weighted), features[:-1], size, flat_valid)
         if self.cem is not None:

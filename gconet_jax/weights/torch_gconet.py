@@ -49,6 +49,19 @@ def from_torch(array: np.ndarray) -> np.ndarray:
     return array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T
 
 
+def to_torch(array: np.ndarray) -> np.ndarray:
+    """The inverse of `from_torch`."""
+    return array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T
+
+
+def save_state_dict(model: GCoNetPlus) -> dict[str, np.ndarray]:
+    """All of `model`, float32, by the names and in the layout of the released code."""
+    return {
+        name: np.ascontiguousarray(to_torch(np.asarray(variable[...], np.float32)))
+        for name, variable in variables(model).items()
+    }
+
+
 def load_state_dict(model: GCoNetPlus, state_dict: Mapping[str, np.ndarray]) -> None:
     """Sets all of `model` from the released code's `state_dict`, in place.
 

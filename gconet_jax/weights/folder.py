@@ -1,0 +1,65 @@
+"""A network as a folder: `model.safetensors` under the released names, and `config.json`."""
+
+import dataclasses
+import json
+import tempfile
+from pathlib import Path
+
+import safetensors
+import safetensors.numpy
+from flax import nnx
+
+from gconet_jax.config import ConfigError, ModelConfig
+from gconet_jax.models.gconet_plus import GCoNetPlus
+from gconet_jax.weights.torch_gconet import WeightsError, load_state_dict, save_state_dict
+
+
+def save_folder(model: GCoNetPlus, folder: str | Path, *, image_size: int, card: str) -> None:
+    """Writes the network, its config and its model card; the folder is there whole or not at all.
+
+    Args:
+        model: whatever its config.
+        folder: must not exist yet.
+        image_size: height and width that it was trained for, pixels.
+        card: README.md of the folder, in Markdown.
+
+    Raises:
+        WeightsError: the folder exists.
+    """
+    folder = Path(folder)
+    if folder.exists():
+        raise WeightsError(f'{folder} exists already; remove it or name another folder')
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    config = {'image_size': image_size, 'model': dataclasses.asdict(model.config)}
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix='.partial') as partial:
+        whole = Path(partial) / 'whole'
+        whole.mkdir()
+        safetensors.numpy.save_file(save_state_dict(model), whole / 'model.safetensors')
+        (whole / 'config.json').write_text(json.dumps(config, indent=2) + '\n')
+        (whole / 'README.md').write_text(card)
+        whole.rename(folder)
+
+
+def load_folder(folder: str | Path) -> tuple[GCoNetPlus, int]:
+    """The network in a folder that `save_folder` wrote, and its image size, pixels.
+
+    Raises:
+        WeightsError: a file is missing or broken, or the weights do not fit the config; every
+            entry at fault is listed.
+    """
+    folder = Path(folder)
+    for name in ('config.json', 'model.safetensors'):
+        if not (folder / name).is_file():
+            raise WeightsError(f'{folder} is no model: it has no {name}')
+    try:
+        content = json.loads((folder / 'config.json').read_text())
+        config = ModelConfig(**content['model'])
+        image_size = int(content['image_size'])
+        weights = safetensors.numpy.load_file(folder / 'model.safetensors')
+    except (ConfigError, KeyError, OSError, TypeError, ValueError) as error:
+        raise WeightsError(f'{folder}/config.json is broken: {error}') from error
+    except safetensors.SafetensorError as error:
+        raise WeightsError(f'{folder}/model.safetensors is broken: {error}') from error
+    model = nnx.eval_shape(lambda: GCoNetPlus(config, rngs=nnx.Rngs(0)))
+    load_state_dict(model, weights)
+    return model, image_size

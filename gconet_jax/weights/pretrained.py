@@ -1,0 +1,86 @@
+"""A trained network from wherever it lies: a run, a folder, a released file, a hub."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+import numpy as np
+from flax import nnx
+
+from gconet_jax.config import Config, released
+from gconet_jax.errors import InputError
+from gconet_jax.models.gconet_plus import GCoNetPlus
+from gconet_jax.weights.folder import load_folder
+from gconet_jax.weights.torch_file import read_state_dict
+from gconet_jax.weights.torch_gconet import WeightsError, load_state_dict
+
+BOX = Path(__file__).parent / 'box'  # the model that is part of the package
+HUB_ID = re.compile(r'[\w.-]+/[\w.-]+')
+
+
+def load_pretrained(
+    source: str | Path | None = None, *, step: str = 'latest', ema: bool = False
+) -> tuple[GCoNetPlus, int]:
+    """A network and its image size, pixels.
+
+    Args:
+        source: the folder of a run of `train.py`; a folder with `model.safetensors` and
+            `config.json`; a `.pth` file of the released code; the id of such a folder on the
+            Hugging Face hub, 'user/name'; or None: the model that comes with the package.
+        step: checkpoint of a run, see `training.checkpoint.choose_steps`.
+        ema: of a run, the moving averages of its weights.
+
+    Raises:
+        InputError: there is nothing such, or it does not fit; the message says what is there.
+    """
+    if source is None:
+        if not BOX.is_dir():
+            raise InputError('this build has no model of its own: give a run, a folder or a file')
+        return load_folder(BOX)
+    path = Path(source)
+    if path.suffix in ('.pth', '.pt') and path.is_file():
+        return _released(path)
+    if (path / 'checkpoints').is_dir():
+        from gconet_jax.training.checkpoint import load_model  # Orbax takes a second to import
+
+        config, model, _ = load_model(path, step, ema=ema)
+        return model, config.data.image_size
+    if path.is_dir():
+        return load_folder(path)
+    if path.exists() or not HUB_ID.fullmatch(str(source)):
+        raise InputError(
+            f'{source} is neither the folder of a run, nor a folder with model.safetensors, nor a '
+            '.pth file, nor the id of a model on the Hugging Face hub'
+        )
+    return load_folder(_download(str(source)))
+
+
+def _released(path: Path) -> tuple[GCoNetPlus, int]:
+    """The released network with the weights of a file, which says the number of classes."""
+    weights = read_state_dict(path)
+    config = released(Config())
+    if 'classifier.weight' not in weights:
+        raise WeightsError(f'{path} is no GCoNet+ checkpoint: it has no classifier.weight')
+    classes = np.shape(weights['classifier.weight'])[0]
+    model_config = dataclasses.replace(config.model, num_classes=classes)
+    has_mask = 'conv_out_mask.0.weight' in weights
+    if not has_mask:
+        model_config = dataclasses.replace(model_config, racm_mask='output')
+    model = GCoNetPlus(model_config, rngs=nnx.Rngs(0))
+    load_state_dict(model, weights)
+    return model, config.data.image_size
+
+
+def _download(name: str) -> Path:
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError as error:
+        raise InputError(
+            f'{name} is no file or folder here; to fetch it from the Hugging Face hub, '
+            'pip install huggingface-hub'
+        ) from error
+    try:
+        patterns = ['*.safetensors', 'config.json', 'README.md']
+        return Path(snapshot_download(name, allow_patterns=patterns))
+    except Exception as error:  # of the network, the hub or the name
+        raise InputError(f'{name} could not be fetched from the hub: {error}') from error

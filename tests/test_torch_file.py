@@ -1,0 +1,170 @@
+"""PyTorch checkpoints without PyTorch: what is read, and what is refused without being run."""
+
+import collections
+import io
+import os
+import pickle
+import zipfile
+from typing import ClassVar
+
+import numpy as np
+import pytest
+
+from gconet_jax.weights import torch_file
+from gconet_jax.weights.torch_file import TorchFileError, read_state_dict
+
+# What a pickle of `torch.save` calls, by name alone: PyTorch is not needed to write one.
+REBUILD = 'torch._utils', '_rebuild_tensor_v2'
+
+
+class Call:
+    """Pickles as a call of a global."""
+
+    def __init__(self, module, name, *arguments):
+        self.function, self.arguments = Global(module, name), arguments
+
+    def __reduce__(self):
+        return self.function, self.arguments
+
+
+class Global:
+    def __init__(self, module, name):
+        self.module, self.name = module, name
+
+    def __call__(self):  # so that pickle takes it for a function
+        raise NotImplementedError
+
+
+class Pickler(pickle._Pickler):
+    """Writes `Global` as a global of any name, and `Storage` as what PyTorch refers to."""
+
+    def persistent_id(self, obj):
+        if isinstance(obj, Storage):
+            kind = Global('torch', obj.kind)
+            return 'storage', kind, obj.key, 'cpu', obj.count
+        return None
+
+    def save_global_by_name(self, obj):
+        self.write(b'c' + f'{obj.module}\n{obj.name}\n'.encode())
+        self.memoize(obj)
+
+    dispatch: ClassVar = {**pickle._Pickler.dispatch, Global: save_global_by_name}
+
+
+Storage = collections.namedtuple('Storage', 'kind key count')
+
+
+def tensor(key, shape, *, kind='FloatStorage', count=None, offset=0, stride=None):
+    if stride is None:
+        stride = tuple(int(np.prod(shape[i + 1 :])) for i in range(len(shape)))
+    count = int(np.prod(shape)) if count is None else count
+    storage = Storage(kind, key, count)
+    return Call(*REBUILD, storage, offset, shape, stride, False, collections.OrderedDict())
+
+
+def write(path, content, arrays, *, compression=zipfile.ZIP_STORED):
+    stream = io.BytesIO()
+    Pickler(stream, 2).dump(content)
+    with zipfile.ZipFile(path, 'w', compression) as file:
+        file.writestr('archive/data.pkl', stream.getvalue())
+        for key, array in arrays.items():
+            file.writestr(f'archive/data/{key}', np.ascontiguousarray(array).tobytes())
+    return path
+
+
+A = np.arange(12, dtype=np.float32).reshape(3, 4)
+HALF = np.arange(6, dtype=np.float16)
+
+
+def good():
+    return {'w': tensor('0', (3, 4)), 'b': tensor('1', (6,), kind='HalfStorage')}
+
+
+@pytest.mark.parametrize('wrap', [lambda d: d, lambda d: {'state_dict': d, 'epoch': 3}])
+@pytest.mark.parametrize('prefix', ['', 'module.'])
+def test_reads_what_torch_saves(tmp_path, wrap, prefix):
+    content = wrap({prefix + name: value for name, value in good().items()})
+    path = write(tmp_path / 'a.pth', content, {'0': A, '1': HALF})
+    weights = read_state_dict(path)
+    assert set(weights) == {'w', 'b'}
+    np.testing.assert_array_equal(weights['w'], A)
+    np.testing.assert_array_equal(weights['b'], HALF)
+    assert weights['b'].dtype == np.float16
+
+
+def test_views_with_offsets_and_strides(tmp_path):
+    turned = tensor('0', (2, 3), count=12, offset=1, stride=(1, 4))
+    path = write(tmp_path / 'a.pth', {'t': turned}, {'0': A})
+    np.testing.assert_array_equal(read_state_dict(path)['t'], A[:, 1:3].T)
+
+
+def test_code_is_refused_and_not_run(tmp_path):
+    mark = tmp_path / 'ran'
+    for call in (
+        Call('os', 'system', f'touch {mark}'),
+        Call('posix', 'system', f'touch {mark}'),
+        Call('builtins', 'eval', f'open({str(mark)!r}, "w")'),
+        Call('builtins', 'getattr', 'a', 'b'),
+        Call('torch', 'load', str(mark)),
+        Call('collections', 'Counter'),
+    ):
+        path = write(tmp_path / 'a.pth', {'w': call}, {})
+        with pytest.raises(TorchFileError, match=r'a\.pth: it wants to use .* refused'):
+            read_state_dict(path)
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    ('entry', 'message'),
+    [
+        (lambda: tensor('0', (1 << 20, 1 << 20), count=12, stride=(0, 0)), 'more elements'),
+        (lambda: tensor('0', (3, 5), count=12), 'beyond its memory'),
+        (lambda: tensor('0', (3, 4), offset=1), 'beyond its memory'),
+        (lambda: tensor('0', (3, 4), offset=-1), 'impossible'),
+        (lambda: tensor('0', (-3, 4), count=12, stride=(4, 1)), 'impossible'),
+        (lambda: tensor('0', (1 << 40,)), 'has 48 bytes, not'),
+        (lambda: tensor('../../../etc/passwd', (3, 4)), 'KeyError'),
+    ],
+)
+def test_impossible_arrays_are_refused(tmp_path, entry, message):
+    path = write(tmp_path / 'a.pth', {'w': entry()}, {'0': A})
+    with pytest.raises(TorchFileError, match=message):
+        read_state_dict(path)
+
+
+def test_bombs_are_refused(tmp_path, monkeypatch):
+    zeros = np.zeros(1 << 20, np.float32)
+    path = write(
+        tmp_path / 'a.pth',
+        {'w': tensor('0', (1 << 20,))},
+        {'0': zeros},
+        compression=zipfile.ZIP_DEFLATED,
+    )
+    assert path.stat().st_size < 10_000
+    with pytest.raises(TorchFileError, match='compressed'):
+        read_state_dict(path)
+    monkeypatch.setattr(torch_file, 'MAX_PICKLE_BYTES', 10)
+    with pytest.raises(TorchFileError, match='which no weights need'):
+        read_state_dict(path)
+
+
+@pytest.mark.parametrize('content', [b'', b'not a zip', pickle.dumps({'a': 1}), os.urandom(2000)])
+def test_other_files_are_named(tmp_path, content):
+    path = tmp_path / 'a.pth'
+    path.write_bytes(content)
+    with pytest.raises(TorchFileError, match=r'a\.pth is no checkpoint'):
+        read_state_dict(path)
+
+
+def test_no_arrays(tmp_path):
+    with pytest.raises(TorchFileError, match='holds no arrays by name'):
+        read_state_dict(write(tmp_path / 'a.pth', {'epoch': 3}, {}))
+
+
+def test_a_file_of_torch_itself(tmp_path):
+    torch = pytest.importorskip('torch')
+    weights = {'w': torch.randn(3, 4).T, 'n': torch.tensor(5), 'h': torch.ones(2).half()}
+    torch.save(weights, tmp_path / 'a.pth')
+    read = read_state_dict(tmp_path / 'a.pth')
+    for name, value in weights.items():
+        np.testing.assert_array_equal(read[name], value.numpy())
