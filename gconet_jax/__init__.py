@@ -4,8 +4,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gconet_jax.evaluation.scoring import evaluate_maps
+    from gconet_jax.inference.predictor import Predictor
 
-__all__ = ['evaluate_maps']
+__all__ = ['Predictor', 'evaluate_maps']
 
 
 def __getattr__(name: str) -> Any:
@@ -14,4 +15,8 @@ def __getattr__(name: str) -> Any:
         from gconet_jax.evaluation.scoring import evaluate_maps
 
         return evaluate_maps
+    if name == 'Predictor':
+        from gconet_jax.inference.predictor import Predictor
+
+        return Predictor
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

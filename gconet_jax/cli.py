@@ -18,6 +18,7 @@ commands:
   train      trains a model:      gconet-jax train --config=configs/duts_coco.py --workdir=DIR
   evaluate   scores runs and maps: gconet-jax evaluate --workdir=DIR --maps=DIR
   predict    maps of your photos: gconet-jax predict PHOTOS... OUT
+  export     for other programs:  gconet-jax export OUT.onnx --model=DIR
   check      looks at the data:   gconet-jax check ROOT [SET ...]
 
 `gconet-jax COMMAND --help` lists the flags of a command."""
@@ -29,6 +30,7 @@ def main() -> int:
         'train': train,
         'evaluate': evaluate,
         'predict': predict,
+        'export': export,
         'check': check,
     }
     if len(sys.argv) < 2 or sys.argv[1] not in commands:
@@ -161,6 +163,37 @@ def predict(argv: Sequence[str]) -> int:
     for problem in problems:
         print(f'passed over: {problem}', file=sys.stderr)
     print(f'{", ".join(options.kinds)} are in {options.out}')
+    return 0
+
+
+def export(argv: Sequence[str]) -> int:
+    """Writes a network for other programs: OUT.onnx, OUT.stablehlo, or a safetensors folder."""
+    parser = argparse.ArgumentParser(prog='gconet-jax export', description=export.__doc__)
+    parser.add_argument('out', type=Path, help='.onnx, .stablehlo, or a folder')
+    _model_flags(parser)
+    arguments = parser.parse_args(argv[1:])
+
+    from gconet_jax.inference.export import export_onnx, export_stablehlo
+    from gconet_jax.weights.folder import model_card, save_folder
+    from gconet_jax.weights.pretrained import load_pretrained
+
+    logging.set_verbosity(logging.ERROR)
+    out: Path = arguments.out
+    try:
+        if out.suffix not in ('.onnx', '.stablehlo', ''):
+            raise InputError(f"{out}: the suffix must be '.onnx', '.stablehlo', or none: a folder")
+        model, size = load_pretrained(arguments.model, step=arguments.step, ema=arguments.ema)
+        if out.suffix == '.onnx':
+            export_onnx(model, out, image_size=size)
+        elif out.suffix == '.stablehlo':
+            export_stablehlo(model, out, image_size=size)
+        else:
+            card = model_card(model, image_size=size, source=str(arguments.model))
+            save_folder(model, out, image_size=size, card=card)
+    except InputError as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 1
+    print(f'{out} takes groups of images of {size} x {size} pixels')
     return 0
 
 

@@ -1,6 +1,7 @@
 """Maps of photos: groups of any size and in any company give what one whole batch gives."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -52,9 +53,14 @@ def groups(*counts: int) -> list[np.ndarray]:
 
 def whole_batch(model, group: np.ndarray):
     """The group as one batch of the network as it was trained."""
-    images = normalize(jnp.asarray(group))[None]
-    maps = with_running_average(model).segment(images, jnp.ones((1, len(group)), bool))
+    graph, weights = nnx.split(with_running_average(model))
+    maps = _segment(graph, weights, normalize(jnp.asarray(group))[None])
     return maps._replace(logits=nnx.sigmoid(maps.logits))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _segment(graph, weights, images):
+    return nnx.merge(graph, weights).segment(images, jnp.ones(images.shape[:2], bool))
 
 
 @pytest.mark.parametrize('chunk', [1, 4, 8])

@@ -40,6 +40,25 @@ def save_folder(model: GCoNetPlus, folder: str | Path, *, image_size: int, card:
         whole.rename(folder)
 
 
+def model_card(model: GCoNetPlus, *, image_size: int, source: str) -> str:
+    """README.md for a folder of weights that came from `source`."""
+    return f"""# GCoNet+ ({model.config.backbone})
+
+Weights of a co-salient object detector in safetensors, under the names of the released PyTorch
+code, from `{source}`. No scores are claimed here.
+
+```python
+import gconet_jax
+
+predictor = gconet_jax.Predictor.from_pretrained('this folder')
+maps = predictor([photo_1, photo_2])  # uint8 (H, W, 3) each -> float32 (H, W) in [0, 1] each
+```
+
+Images are resized to {image_size} x {image_size} inside. `config.json` has every setting of the
+network. The code is Apache-2.0; the weights have the terms of what they were trained on.
+"""
+
+
 def load_folder(folder: str | Path) -> tuple[GCoNetPlus, int]:
     """The network in a folder that `save_folder` wrote, and its image size, pixels.
 

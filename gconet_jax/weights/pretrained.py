@@ -66,7 +66,7 @@ def _released(path: Path) -> tuple[GCoNetPlus, int]:
     has_mask = 'conv_out_mask.0.weight' in weights
     if not has_mask:
         model_config = dataclasses.replace(model_config, racm_mask='output')
-    model = GCoNetPlus(model_config, rngs=nnx.Rngs(0))
+    model = nnx.eval_shape(lambda: GCoNetPlus(model_config, rngs=nnx.Rngs(0)))
     load_state_dict(model, weights)
     return model, config.data.image_size
 

@@ -1,0 +1,76 @@
+"""The network for other programs: ONNX and StableHLO, one group in, maps out, of any number."""
+
+import logging
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from gconet_jax.errors import InputError
+from gconet_jax.models.gconet_plus import GCoNetPlus, normalize
+from gconet_jax.weights.folding import fold
+
+OUTPUTS = ('map', 'prob', 'thresh')
+
+
+def export_onnx(model: GCoNetPlus, path: str | Path, *, image_size: int) -> None:
+    """Writes an ONNX file, by jax2onnx, that holds the weights.
+
+    Its input `images` is float32 (N, S, S, 3), RGB in [0, 255], of any N: the whole group. Its
+    outputs are `map`, `prob` and `thresh`, float32 (N, S, S): M, P and T of the CEM, whose switch
+    of k is in the file.
+
+    Raises:
+        InputError: jax2onnx is not installed.
+    """
+    try:
+        import jax2onnx
+    except ImportError as error:
+        raise InputError("ONNX needs jax2onnx: pip install 'gconet-jax[export]'") from error
+    for name in ('jax2onnx', 'onnx_ir'):  # which tell of every plugin and every shape
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix='.partial') as partial:
+        whole = Path(partial) / path.name
+        jax2onnx.to_onnx(
+            _of_group(model),
+            [('N', image_size, image_size, 3)],
+            model_name='gconet_plus',
+            input_names=['images'],
+            output_names=OUTPUTS,
+            return_mode='file',
+            output_path=whole,
+        )
+        whole.replace(path)
+
+
+def export_stablehlo(model: GCoNetPlus, path: str | Path, *, image_size: int) -> None:
+    """Writes what `jax.export.deserialize(path.read_bytes()).call(images)` runs, without this code.
+
+    For CPUs and CUDA, with the inputs and outputs of `export_onnx`.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    (n,) = jax.export.symbolic_shape('n')
+    images = jax.ShapeDtypeStruct((n, image_size, image_size, 3), jnp.float32)
+    exported = jax.export.export(jax.jit(_of_group(model)), platforms=('cpu', 'cuda'))(images)
+    partial = path.with_name(f'.{path.name}.partial')
+    try:
+        partial.write_bytes(exported.serialize())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _of_group(model: GCoNetPlus) -> Callable[[jax.Array], tuple[jax.Array, ...]]:
+    folded = fold(model)
+
+    def run(images: jax.Array) -> tuple[jax.Array, ...]:
+        maps = folded.segment(normalize(images)[None], jnp.ones((1, images.shape[0]), bool))
+        return nnx.sigmoid(maps.logits[0]), maps.prob[0], maps.thresh[0]
+
+    return run
