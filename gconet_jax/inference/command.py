@@ -15,9 +15,10 @@ from gconet_jax.errors import InputError
 from gconet_jax.inference import outputs
 from gconet_jax.inference.cosegment import cosegment, on_background
 from gconet_jax.inference.photos import find_groups, output_names, read_photo
-from gconet_jax.inference.predictor import Predictor
+from gconet_jax.inference.predictor import Predictor, resize_map
 from gconet_jax.inference.thumbnail import thumbnail
 from gconet_jax.input_pipeline.files import DataError
+from gconet_jax.input_pipeline.pixels import to_square
 
 # What can be made, and the suffix of its files: `<out>/<kind>/<group>/<name><suffix>`, but for
 # sheets, `<out>/sheets/<group>.jpg`.
@@ -31,6 +32,7 @@ KINDS = {
     'sheets': '.jpg',
 }
 THREADS = 4  # that read, and that write
+SHEET_PHOTOS = 60  # of a group, evenly spread, at most
 
 
 @dataclass(frozen=True)
@@ -57,11 +59,12 @@ class Options:
 
 
 class Loaded(NamedTuple):
-    """The photos of a group that could be read."""
+    """The photos of a group that could be read, at the network's size (S, S, 3)."""
 
     group: str
     names: list[str]
-    photos: list[np.ndarray]
+    files: list[Path]
+    squares: list[np.ndarray]
     problems: list[str]
 
 
@@ -97,13 +100,14 @@ def predict(predictors: Sequence[Predictor], options: Options) -> list[str]:
         ThreadPoolExecutor(len(predictors)) as devices,
         tqdm(total=total, unit='photo', leave=None) as bar,
     ):
-        loaded = _ahead(readers, [(group, names[group], files) for group, files in todo])
+        listed = [(group, names[group], files) for group, files in todo]
+        loaded = _ahead(readers, listed, predictors[0].image_size)
         running: collections.deque[Future[None]] = collections.deque()
         for i, group in enumerate(loaded):
             problems += group.problems
-            done += len(group.photos)
+            done += len(group.files)
             bar.update(len(group.problems))
-            if group.photos:
+            if group.files:
                 predictor = predictors[i % len(predictors)]
                 running.append(devices.submit(_make, predictor, group, options, bar))
             if len(running) > len(predictors):
@@ -143,46 +147,65 @@ def _sheet(group: str, options: Options) -> Path:
 
 
 def _ahead(
-    readers: ThreadPoolExecutor, groups: Sequence[tuple[str, list[str], list[Path]]]
+    readers: ThreadPoolExecutor, groups: Sequence[tuple[str, list[str], list[Path]]], size: int
 ) -> Iterator[Loaded]:
     """Each group, decoded while the one before it is in use."""
 
     def start(i: int) -> list[Future[np.ndarray]]:
-        return [readers.submit(read_photo, file) for file in groups[i][2]]
+        return [readers.submit(_read_square, file, size) for file in groups[i][2]]
 
     next_one = start(0) if groups else []
-    for i, (group, names, _) in enumerate(groups):
+    for i, (group, names, files) in enumerate(groups):
         futures, next_one = next_one, start(i + 1) if i + 1 < len(groups) else []
-        loaded = Loaded(group, [], [], [])
-        for name, future in zip(names, futures, strict=True):
+        loaded = Loaded(group, [], [], [], [])
+        for name, file, future in zip(names, files, futures, strict=True):
             try:
-                photo = future.result()
+                square = future.result()
             except DataError as error:
                 loaded.problems.append(str(error))
                 continue
             loaded.names.append(name)
-            loaded.photos.append(photo)
+            loaded.files.append(file)
+            loaded.squares.append(square)
         yield loaded
 
 
+def _read_square(file: Path, size: int) -> np.ndarray:
+    return to_square(Image.fromarray(read_photo(file)), size)
+
+
 def _make(predictor: Predictor, group: Loaded, options: Options, bar: tqdm) -> None:
-    """Predicts a group and writes its files."""
-    maps = predictor(group.photos)
+    """Predicts a group and writes its files.
+
+    Photos are read once more to be written, for all of a large group would not fit in memory.
+    """
+    (prediction,) = predictor.predict([np.stack(group.squares)])
+    step = -(-len(group.files) // SHEET_PHOTOS)
+    tiles = []
     with ThreadPoolExecutor(THREADS) as writers:
         futures = [
-            writers.submit(_write, group.group, name, photo, pixels, options)
-            for name, photo, pixels in zip(group.names, group.photos, maps, strict=True)
+            writers.submit(_write, group.group, name, file, pixels, i % step == 0, options)
+            for i, (name, file, pixels) in enumerate(
+                zip(group.names, group.files, prediction.maps, strict=True)
+            )
         ]
         for future in futures:
-            future.result()
+            tiles += future.result()
             bar.update()
-    if 'sheets' in options.kinds:
-        sheet = outputs.contact_sheet(group.photos, maps)
-        outputs.write_whole(_sheet(group.group, options), sheet)
+    if tiles:
+        outputs.write_whole(_sheet(group.group, options), outputs.contact_sheet(tiles))
 
 
-def _write(group: str, name: str, photo: np.ndarray, pixels: np.ndarray, options: Options) -> None:
-    """The files of one photo."""
+def _write(
+    group: str, name: str, file: Path, pixels: np.ndarray, in_sheet: bool, options: Options
+) -> list[Image.Image]:
+    """The files of one photo, from its map (S, S); returns its tile for the sheet, if it has one.
+
+    Raises:
+        DataError: the photo was there and is not any more.
+    """
+    photo = read_photo(file)
+    pixels = resize_map(pixels, photo.shape[:2])
     makers = {
         'maps': lambda: outputs.grey(pixels),
         'masks': lambda: outputs.adaptive_mask(pixels).astype(np.uint8) * 255,
@@ -195,3 +218,4 @@ def _write(group: str, name: str, photo: np.ndarray, pixels: np.ndarray, options
         if kind in makers:
             picture = Image.fromarray(makers[kind]())
             outputs.write_whole(_path(kind, group, name, options), picture)
+    return [outputs.tile(photo, pixels)] if in_sheet and 'sheets' in options.kinds else []

@@ -9,7 +9,7 @@ from PIL import Image
 
 TILE = 160  # pixels, height of a photo in a contact sheet
 COLUMNS = 4
-SHEET_PHOTOS = 60  # of a group, evenly spread, in a contact sheet
+GAP = 8
 NEARLY = 0.9  # of the maximum of a map is the highest adaptive threshold
 DIMMED = 0.35  # of its brightness is left to what is not the object
 OUTLINE = (255, 60, 60)
@@ -48,26 +48,27 @@ def cutout(photo: np.ndarray, pixels: np.ndarray) -> np.ndarray:
     return np.dstack([photo, grey(pixels)])
 
 
-def contact_sheet(photos: Sequence[np.ndarray], maps: Sequence[np.ndarray]) -> Image.Image:
-    """`photo | overlay` of a group, up to SHEET_PHOTOS of them."""
-    shown = [i * len(photos) // SHEET_PHOTOS for i in range(SHEET_PHOTOS)]
-    tiles = []
-    for i in dict.fromkeys(shown):  # fewer photos than places
-        height, width = photos[i].shape[:2]
-        size = (max(1, round(min(width / height, 2) * TILE)), TILE)
-        both = [photos[i], overlay(*(_small(x, size) for x in (photos[i], maps[i])))]
-        pair = Image.new('RGB', (2 * size[0] + 2, TILE), 'white')
-        for x, part in zip((0, size[0] + 2), both, strict=True):
-            pair.paste(Image.fromarray(_small(part, size)), (x, 0))
-        tiles.append(pair)
+def tile(photo: np.ndarray, pixels: np.ndarray) -> Image.Image:
+    """`photo | overlay`, small, for a contact sheet."""
+    height, width = photo.shape[:2]
+    size = (max(1, round(min(width / height, 2) * TILE)), TILE)
+    small, small_map = (_small(x, size) for x in (photo, pixels))
+    pair = Image.new('RGB', (2 * size[0] + 2, TILE), 'white')
+    for x, part in zip((0, size[0] + 2), (small, overlay(small, small_map)), strict=True):
+        pair.paste(Image.fromarray(part), (x, 0))
+    return pair
+
+
+def contact_sheet(tiles: Sequence[Image.Image]) -> Image.Image:
+    """The tiles of a group in rows."""
     rows = [tiles[i : i + COLUMNS] for i in range(0, len(tiles), COLUMNS)]
-    widest = max(sum(tile.width + 8 for tile in row) for row in rows)
-    sheet = Image.new('RGB', (widest, len(rows) * (TILE + 8)), 'white')
+    widest = max(sum(tile.width + GAP for tile in row) for row in rows)
+    sheet = Image.new('RGB', (widest, len(rows) * (TILE + GAP)), 'white')
     for y, row in enumerate(rows):
         x = 0
-        for tile in row:
-            sheet.paste(tile, (x, y * (TILE + 8)))
-            x += tile.width + 8
+        for each in row:
+            sheet.paste(each, (x, y * (TILE + GAP)))
+            x += each.width + GAP
     return sheet
 
 
