@@ -79,6 +79,7 @@ def png_header(width, height):
         (b'', 'it is no picture'),
         (b'<svg xmlns="http://www.w3.org/2000/svg"/>', 'it is no picture'),
         (b'junk' * 100, 'it is no picture'),
+        (b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n', 'no picture'),
     ],
 )
 def test_what_cannot_be_read_is_named(tmp_path, content, message):
@@ -112,6 +113,13 @@ def test_folders_are_groups(tmp_path):
     }
     groups = find_groups([tmp_path / 'p' / 'b', tmp_path / 'other' / 'b', tmp_path / '7.jpg'])
     assert list(groups) == [tmp_path.name, 'b', 'b_2']
+
+
+def test_a_group_is_never_named_as_the_folder_above(tmp_path, monkeypatch):
+    touch(tmp_path, 'p/1.jpg', 'p/below/2.jpg')
+    monkeypatch.chdir(tmp_path / 'p' / 'below')
+    assert list(find_groups([Path('..')])) == ['p', 'below']
+    assert list(find_groups([Path('../1.jpg')])) == ['p']
 
 
 def test_nothing_to_read_is_told(tmp_path):

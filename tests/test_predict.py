@@ -4,7 +4,6 @@ import json
 
 import numpy as np
 import pytest
-from flax import nnx
 from golden_cases import cases, load, state_dict
 from PIL import Image
 from test_predictor import SIZE, groups, make_model, whole_batch
@@ -13,9 +12,7 @@ from test_torch_file import tensor, write
 from gconet_jax import cli
 from gconet_jax.errors import InputError
 from gconet_jax.inference.predictor import Predictor
-from gconet_jax.models.layers import BatchNorm
 from gconet_jax.weights.folder import load_folder, save_folder
-from gconet_jax.weights.folding import fold
 from gconet_jax.weights.pretrained import load_pretrained
 from gconet_jax.weights.torch_gconet import WeightsError
 
@@ -120,25 +117,6 @@ def test_nothing_that_could_be_read(photos, folder, capsys):
 
 
 # --- Where networks come from.
-
-
-@pytest.mark.parametrize(
-    'changes',
-    [
-        {},
-        {'backbone': 'vgg16', 'batch_norm': False},
-        {'laterals': 'block', 'block_after_upsampling': True, 'outputs': 4, 'cem': False},
-        {'racm_mask': 'conv'},
-    ],
-)
-def test_folding_keeps_the_outputs_and_has_no_batch_norm(changes):
-    model = make_model(**changes)
-    folded = fold(model)
-    assert not [m for _, m in nnx.iter_modules(folded) if isinstance(m, BatchNorm)]
-    (group,) = groups(3)
-    expected, got = whole_batch(model, group), whole_batch(folded, group)
-    for left, right in zip(got[:3], expected[:3], strict=True):
-        np.testing.assert_allclose(left, right, rtol=0, atol=1e-4)
 
 
 def test_a_folder_keeps_every_bit(model, folder):

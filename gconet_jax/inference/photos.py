@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from gconet_jax.input_pipeline.files import DataError, ImageFile
+from gconet_jax.input_pipeline.files import FORMATS, DataError, ImageFile
 
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.gif')
 MAX_PIXELS = 50_000_000
@@ -30,7 +30,7 @@ def read_photo(file: ImageFile, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         data = file.read_bytes()
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')  # PIL's of large images, metadata and palettes
-            with Image.open(io.BytesIO(data)) as image:
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 _check_size(image.size, max_pixels)
                 image.load()
                 return np.asarray(_as_rgb(ImageOps.exif_transpose(image)))
@@ -53,7 +53,7 @@ def find_groups(inputs: Sequence[Path]) -> dict[str, list[Path]]:
     groups: dict[str, list[Path]] = {}
     single = [path for path in inputs if path.is_file()]
     if single:
-        groups[single[0].absolute().parent.name] = single
+        groups[single[0].resolve().parent.name or 'photos'] = single
     for path in inputs:
         if not path.exists():
             raise DataError(f'{path} is neither a folder nor a file')
@@ -62,7 +62,7 @@ def find_groups(inputs: Sequence[Path]) -> dict[str, list[Path]]:
             photos = [Path(folder) / name for name in sorted(names) if _is_photo(name)]
             if photos:
                 below = Path(folder).relative_to(path)
-                name = path.absolute().name if below == Path() else str(below)
+                name = path.resolve().name if below == Path() else str(below)
                 groups[_free(name, groups)] = photos
     if not groups:
         raise DataError(

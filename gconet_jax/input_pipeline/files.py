@@ -14,6 +14,9 @@ from PIL import Image
 from gconet_jax.errors import InputError
 
 EXIF_ORIENTATION = 0x0112
+# PIL's names of what is read. Others are not tried, whatever a file is called: PIL would hand
+# PostScript to Ghostscript, which is a program that runs it.
+FORMATS = ('JPEG', 'PNG', 'BMP', 'WEBP', 'TIFF', 'GIF')
 
 
 class DataError(InputError):
@@ -125,7 +128,7 @@ def _read(file: ImageFile, use: Callable[[Image.Image], Any]) -> Any:
         with warnings.catch_warnings():
             # PIL only warns up to twice its limit; a warning is lost in a worker.
             warnings.simplefilter('error', Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(file.read_bytes())) as image:
+            with Image.open(io.BytesIO(file.read_bytes()), formats=FORMATS) as image:
                 return use(image)
     except Exception as error:  # a broken file makes PIL's decoders raise nearly anything
         raise DataError(
