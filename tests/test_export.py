@@ -42,6 +42,20 @@ def test_onnx(model, tmp_path):
         assert max(differences(outputs, model, group)) < 1e-3
 
 
+@pytest.mark.filterwarnings('ignore::UserWarning', 'ignore::DeprecationWarning')  # jax2onnx's
+def test_large_weights_are_in_the_onnx_file(tmp_path):
+    pytest.importorskip('jax2onnx')
+    runtime = pytest.importorskip('onnxruntime')
+    model = make_model(width=1 / 2)  # its largest kernels have more than the 1 MiB of a side file
+    with jax.numpy_rank_promotion('allow'), jax.numpy_dtype_promotion('standard'):
+        export_onnx(model, tmp_path / 'm.onnx', image_size=SIZE)
+    assert [path.name for path in tmp_path.iterdir()] == ['m.onnx']
+    session = runtime.InferenceSession(tmp_path / 'm.onnx')
+    (group,) = groups(2)
+    outputs = session.run(None, {'images': group.astype(np.float32)})
+    assert max(differences(outputs, model, group)) < 1e-3
+
+
 def test_stablehlo(model, tmp_path):
     path = tmp_path / 'm.stablehlo'
     export_stablehlo(model, path, image_size=SIZE)

@@ -4,6 +4,7 @@ import logging
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -36,15 +37,15 @@ def export_onnx(model: GCoNetPlus, path: str | Path, *, image_size: int) -> None
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix='.partial') as partial:
         whole = Path(partial) / path.name
-        jax2onnx.to_onnx(
+        # Written by us: jax2onnx would put large weights into a second file.
+        proto: Any = jax2onnx.to_onnx(
             _of_group(model),
             [('N', image_size, image_size, 3)],
             model_name='gconet_plus',
             input_names=['images'],
             output_names=OUTPUTS,
-            return_mode='file',
-            output_path=whole,
         )
+        whole.write_bytes(proto.SerializeToString())
         whole.replace(path)
 
 
