@@ -146,7 +146,7 @@ def predict(argv: Sequence[str]) -> int:
 
     from gconet_jax.inference import command
 
-    try:
+    def run() -> int:
         options = command.Options(
             inputs=tuple(arguments.inputs),
             out=arguments.out,
@@ -156,14 +156,12 @@ def predict(argv: Sequence[str]) -> int:
             resume=arguments.resume,
             share=(arguments.process, arguments.processes),
         )
-        problems = command.predict(_predictors(arguments), options)
-    except InputError as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 1
-    for problem in problems:
-        print(f'passed over: {problem}', file=sys.stderr)
-    print(f'{", ".join(options.kinds)} are in {options.out}')
-    return 0
+        for problem in command.predict(_predictors(arguments), options):
+            print(f'passed over: {problem}', file=sys.stderr)
+        print(f'{", ".join(options.kinds)} are in {options.out}')
+        return 0
+
+    return _told(run)
 
 
 def export(argv: Sequence[str]) -> int:
@@ -175,14 +173,13 @@ def export(argv: Sequence[str]) -> int:
 
     from gconet_jax.inference.export import export_onnx, export_stablehlo
     from gconet_jax.weights.folder import model_card, save_folder
-    from gconet_jax.weights.pretrained import load_pretrained
 
-    logging.set_verbosity(logging.ERROR)
     out: Path = arguments.out
-    try:
+
+    def run() -> int:
         if out.suffix not in ('.onnx', '.stablehlo', ''):
             raise InputError(f"{out}: the suffix must be '.onnx', '.stablehlo', or none: a folder")
-        model, size = load_pretrained(arguments.model, step=arguments.step, ema=arguments.ema)
+        model, size = _model(arguments)
         if out.suffix == '.onnx':
             export_onnx(model, out, image_size=size)
         elif out.suffix == '.stablehlo':
@@ -190,11 +187,10 @@ def export(argv: Sequence[str]) -> int:
         else:
             card = model_card(model, image_size=size, source=str(arguments.model))
             save_folder(model, out, image_size=size, card=card)
-    except InputError as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 1
-    print(f'{out} takes groups of images of {size} x {size} pixels')
-    return 0
+        print(f'{out} takes groups of images of {size} x {size} pixels')
+        return 0
+
+    return _told(run)
 
 
 def _model_flags(parser: argparse.ArgumentParser) -> None:
@@ -205,18 +201,24 @@ def _model_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--ema', action='store_true', help="a run's moving averages")
 
 
+def _model(arguments: argparse.Namespace) -> tuple[Any, int]:
+    """The network that `_model_flags` name, and its image size."""
+    from gconet_jax.weights.pretrained import load_pretrained
+
+    logging.set_verbosity(logging.ERROR)  # Orbax tells of every step of a load
+    return load_pretrained(arguments.model, step=arguments.step, ema=arguments.ema)
+
+
 def _predictors(arguments: argparse.Namespace) -> list[Any]:
     """One predictor a device, with programs that are compiled once and kept on disk."""
     import jax
 
     from gconet_jax.inference.predictor import Predictor
-    from gconet_jax.weights.pretrained import load_pretrained
 
-    logging.set_verbosity(logging.ERROR)  # Orbax tells of every step of a load
     if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
         cache = Path(os.environ.get('XDG_CACHE_HOME', Path.home() / '.cache')) / 'gconet-jax'
         jax.config.update('jax_compilation_cache_dir', str(cache))
-    model, image_size = load_pretrained(arguments.model, step=arguments.step, ema=arguments.ema)
+    model, image_size = _model(arguments)
     return [
         Predictor(model, image_size=image_size, device=device) for device in jax.local_devices()
     ]
@@ -240,14 +242,22 @@ def check(argv: Sequence[str]) -> int:
     from gconet_jax.input_pipeline.layouts import find_sets
     from gconet_jax.input_pipeline.report import report
 
-    try:
+    def run() -> int:
         names = arguments.sets or find_sets(arguments.root)
         text, problems = report(arguments.root, names, arguments.sheets)
+        print(text)
+        return 1 if problems else 0
+
+    return _told(run)
+
+
+def _told(run: Callable[[], int]) -> int:
+    """What `run` returns, or 1 with what the user can mend in a line instead of a traceback."""
+    try:
+        return run()
     except InputError as error:
         print(f'error: {error}', file=sys.stderr)
         return 1
-    print(text)
-    return 1 if problems else 0
 
 
 def _run(argv: Sequence[str], values: flags.FlagValues, run: Callable[[], None]) -> int:
@@ -258,16 +268,16 @@ def _run(argv: Sequence[str], values: flags.FlagValues, run: Callable[[], None])
     if any(argument in ('--help', '-h', '--helpfull') for argument in argv):
         print(values.get_help())
         return 0
-    try:
-        _parse(argv, values)
-        run()
-    except InputError as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 1
-    except flags.Error as error:  # with a traceback if a config file raised; its last line counts
-        print(f'error: {str(error).strip().splitlines()[-1].strip()}', file=sys.stderr)
-        return 1
-    return 0
+
+    def parsed() -> int:
+        try:
+            _parse(argv, values)
+            run()
+        except flags.Error as error:  # with a traceback if a config file raised: its last line
+            raise InputError(str(error).strip().splitlines()[-1].strip()) from error
+        return 0
+
+    return _told(parsed)
 
 
 def _parse(argv: Sequence[str], values: flags.FlagValues) -> None:

@@ -1,5 +1,7 @@
 """What the user can mend."""
 
+from collections.abc import Sequence
+
 
 class InputError(ValueError):
     """Bad input: a config, a data set, a checkpoint or weights. Commands print it and stop.
@@ -10,3 +12,8 @@ class InputError(ValueError):
 
 class CheckpointError(InputError):
     """A checkpoint or its run is missing, broken, or of another config; the message names it."""
+
+
+def some(names: Sequence[str], shown: int) -> str:
+    """The first names, for a message that gives their number too: 'a, b, ...'."""
+    return ', '.join(names[:shown]) + (', ...' if len(names) > shown else '')

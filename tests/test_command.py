@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_data import write_set
+from tiny_data import write_maps, write_set
 
 from gconet_jax import cli
 from gconet_jax.evaluation import command
@@ -18,15 +18,8 @@ def data(tmp_path):
     """Sets CoCA and CoSal2015, and of two methods maps of the first."""
     write_set(tmp_path, 'CoCA', {'cat': 3, 'dog': 2})
     write_set(tmp_path, 'CoSal2015', {'cow': 2}, seed=1)
-    for k, name in enumerate(('one', 'two')):
-        rng = np.random.default_rng(k)
-        for group in load_groups(tmp_path, 'CoCA'):
-            for mask in group.masks:
-                truth = np.asarray(Image.open(mask), float)
-                noisy = np.clip(truth * 0.7 + rng.uniform(0, 80, truth.shape), 0, 255)
-                path = tmp_path / name / 'CoCA' / group.name / f'{mask.stem}.png'
-                path.parent.mkdir(parents=True, exist_ok=True)
-                Image.fromarray(noisy.astype(np.uint8)).save(path)
+    for seed, name in enumerate(('one', 'two')):
+        write_maps(tmp_path / name / 'CoCA', load_groups(tmp_path, 'CoCA'), seed)
     return tmp_path
 
 

@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_data import write_set
+from tiny_data import write_maps, write_set
 
 from gconet_jax.evaluation import maps, scoring
+from gconet_jax.futures import in_order
 from gconet_jax.input_pipeline.files import DataError
 from gconet_jax.input_pipeline.groups import load_groups
 
@@ -19,15 +20,8 @@ def sets(tmp_path):
     write_set(tmp_path, 'A', {'cat': 3, 'dog': 2})
     write_set(tmp_path, 'B', {'cow': 2}, seed=1)
     loaded = {name: load_groups(tmp_path, name) for name in ('A', 'B')}
-    rng = np.random.default_rng(0)
-    for name, groups in loaded.items():
-        for group in groups:
-            for mask in group.masks:
-                truth = np.asarray(Image.open(mask), float)
-                noisy = np.clip(truth * 0.7 + rng.uniform(0, 80, truth.shape), 0, 255)
-                path = tmp_path / 'm' / name / group.name / f'{mask.stem}.png'
-                path.parent.mkdir(parents=True, exist_ok=True)
-                Image.fromarray(noisy.astype(np.uint8)).save(path)
+    for seed, (name, groups) in enumerate(loaded.items()):
+        write_maps(tmp_path / 'm' / name, groups, seed)
     return loaded
 
 
@@ -152,7 +146,7 @@ def test_what_waits_is_bounded():
             alive -= 1
             return alive
 
-    assert len(list(scoring.in_order((Result() for _ in range(100)), ahead=7))) == 100
+    assert len(list(in_order((Result() for _ in range(100)), ahead=7))) == 100
     assert most == 8
 
 

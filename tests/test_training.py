@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import signal
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -24,10 +23,8 @@ from gconet_jax.config import (
     ModelConfig,
     RunConfig,
     TrainConfig,
-    released,
 )
-from gconet_jax.config_dict import as_config_dict, from_config_dict
-from gconet_jax.errors import CheckpointError, InputError
+from gconet_jax.errors import CheckpointError
 from gconet_jax.input_pipeline.files import DataError
 from gconet_jax.input_pipeline.sets import training_sets
 from gconet_jax.models.gconet_plus import GCoNetPlus
@@ -78,6 +75,12 @@ def config(root, *, run=None, **train_fields) -> Config:
         train=TrainConfig(**{'steps': 2, **train_fields}),
         run=RunConfig(**{'log_every': 1, 'checkpoint_every': 1, 'picture_every': 0, **(run or {})}),
     )
+
+
+def command(tmp_path, root, *flags: str) -> list[str]:
+    path = tmp_path / 'config.py'
+    path.write_text(CONFIG_FILE.format(text=json.dumps(dataclasses.asdict(config(root)))))
+    return ['train', f'--config={path}', f'--workdir={tmp_path / "run"}', *flags]
 
 
 @pytest.fixture(scope='module')
@@ -274,64 +277,3 @@ def test_too_few_classes_name_the_field(root, tmp_path):
     few = dataclasses.replace(few, model=dataclasses.replace(few.model, num_classes=4))
     with pytest.raises(ConfigError, match=r'config\.model\.num_classes: 4 .* 5 classes'):
         train(few, tmp_path)
-
-
-def command(tmp_path, root, *flags: str) -> list[str]:
-    path = tmp_path / 'config.py'
-    path.write_text(CONFIG_FILE.format(text=json.dumps(dataclasses.asdict(config(root)))))
-    return ['train', f'--config={path}', f'--workdir={tmp_path / "run"}', *flags]
-
-
-@pytest.mark.parametrize(
-    ('flag', 'message'),
-    [
-        ('--config.data.root=/nowhere', '/nowhere'),
-        ("--config.data.train_sets=('C',)", "'C'"),
-        ('--config.data.image_size=50', 'config.data.image_size'),
-        ('--config.train.learning_rate=-1.0', 'config.train.learning_rate'),
-        ('--config.model.backbone=vgg19', 'config.model.backbone'),
-        ('--config.train.learning_rate=fast', 'learning_rate'),
-        ('--config.train.momentum=0.9', 'momentum'),
-        ("--config.data.exclude=('A/cat','A/dog')", 'at least two groups'),
-        ('--config.train.backbone_weights=/none.npz', '/none.npz'),
-        ('stray', 'stray'),
-    ],
-)
-def test_bad_values_are_errors_that_name_the_culprit(tmp_path, root, capsys, flag, message):
-    assert cli.train(command(tmp_path, root, flag)) == 1
-    error = capsys.readouterr().err
-    assert error.startswith('error: ')
-    assert message in error
-
-
-@pytest.mark.parametrize(
-    ('name', 'message'),
-    [
-        ('none.py', "No such file or directory: 'configs/none.py'"),
-        ('duts.py:other', 'takes 0 positional arguments'),
-        ('ablations.py:t9_9', "row 't9_9' is none of t1_1"),
-    ],
-)
-def test_a_bad_config_file_is_one_line(tmp_path, monkeypatch, capsys, name, message):
-    monkeypatch.chdir(Path(__file__).parent.parent)
-    assert cli.train(['train', f'--config=configs/{name}', f'--workdir={tmp_path}']) == 1
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith('error: ')
-    assert message in line
-
-
-def test_config_round_trip_and_released_differences():
-    for original in (Config(), released(Config())):
-        assert from_config_dict(as_config_dict(original)) == original
-        assert from_config_dict(json.loads(json.dumps(dataclasses.asdict(original)))) == original
-    with pytest.raises(ConfigError, match=r'config\.model\.depth: no such field'):
-        from_config_dict({'model': {'depth': 3}})
-    with pytest.raises(ConfigError, match=r"config\.loss\.gst: 'much' is not of type float"):
-        from_config_dict({'loss': {'gst': 'much'}})
-    assert issubclass(ConfigError, InputError)
-
-
-def test_command_without_arguments_shows_usage(monkeypatch, capsys):
-    monkeypatch.setattr('sys.argv', ['gconet-jax'])
-    assert cli.main() == 2
-    assert 'gconet-jax train' in capsys.readouterr().out

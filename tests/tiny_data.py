@@ -1,10 +1,12 @@
 """Tiny data sets on disk, in the authors' layout."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from gconet_jax.input_pipeline.groups import Group
 
 
 def write_set(
@@ -37,3 +39,16 @@ def write_set(
             distance = np.hypot(x - centre_x, y - centre_y)
             mask = np.clip(255 * (min(size) / 3 - distance), 0, 255).astype(np.uint8)
             Image.fromarray(mask).save(masks / f'{i:02}.png')
+
+
+def write_maps(folder: Path, groups: Sequence[Group], seed: int) -> None:
+    """Writes `<folder>/<group>/<name>.png`: dimmed masks with noise, 8-bit."""
+    rng = np.random.default_rng(seed)
+    for group in groups:
+        for mask in group.masks:
+            with Image.open(mask) as image:
+                truth = np.asarray(image, float)
+            noisy = np.clip(truth * 0.7 + rng.uniform(0, 80, truth.shape), 0, 255)
+            path = folder / group.name / f'{mask.stem}.png'
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(noisy.astype(np.uint8)).save(path)

@@ -6,13 +6,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 from gconet_jax.config import Config, DataConfig
 from gconet_jax.errors import InputError
 from gconet_jax.evaluation import evaluator, pictures
 from gconet_jax.evaluation.report import write_report
-from gconet_jax.evaluation.scores import SetScores
+from gconet_jax.evaluation.scores import SetScores, mean_smeasure
 from gconet_jax.evaluation.scoring import PROTOCOLS, find_maps, score_maps
 from gconet_jax.evaluation.tables import Board, text_table, write_tables
 from gconet_jax.input_pipeline.groups import Group
@@ -145,7 +143,7 @@ class _Sweep:
 
     def add(self, step: int, scores: Scores, *, ema: bool) -> None:
         """Keeps what may be the best, and removes the maps of what is not."""
-        self._smeasure[step] = mean_smeasure(scores)
+        self._smeasure[step] = mean_smeasure(of.summary() for of in scores.values())
         self.last = scores
         loser = step
         if not self.best or self._smeasure[step] > self._smeasure[self.best_step]:
@@ -162,11 +160,6 @@ class _Sweep:
             'sets that it is scored on, as the released code chooses among its last 50. That '
             'flatters: the last step, which nobody chose, is the fair one to compare.',
         ]
-
-
-def mean_smeasure(scores: Scores) -> float:
-    """S, where it is defined, averaged over the sets."""
-    return float(np.mean([of.summary()['defined_smeasure'] for of in scores.values()]))
 
 
 def _score_checkpoint(run: Source, step: int, sets: Sets, options: Options, *, ema: bool) -> Scores:

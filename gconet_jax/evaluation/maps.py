@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from gconet_jax.errors import some
 from gconet_jax.evaluation.scores import ScoredImage
 from gconet_jax.input_pipeline.files import DataError, ImageFile, open_grey, open_image, size_of
 from gconet_jax.input_pipeline.groups import Group, list_files
@@ -84,8 +85,9 @@ def pair(truths: Sequence[Truth], folder: Path) -> tuple[list[ScoredImage], tupl
     missing = sorted(wanted - files.keys())
     if missing:
         groups = sorted({group for group, _ in missing if not there.get(group)})
-        whole = f', {len(groups)} groups with no map at all ({_some(groups)})' if groups else ''
-        names = _some([f'{group}/{name}' for group, name in missing])
+        named = some(groups, SHOWN)
+        whole = f', {len(groups)} groups with no map at all ({named})' if groups else ''
+        names = some([f'{group}/{name}' for group, name in missing], SHOWN)
         raise DataError(
             f'{len(missing)} of {len(wanted)} maps are missing in {folder}{whole}: {names}'
         )
@@ -133,7 +135,3 @@ def write_map(pixels: NDArray[np.float32], image: ImageFile, path: Path) -> NDAr
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(grey).save(path)
     return grey
-
-
-def _some(names: Sequence[str]) -> str:
-    return ', '.join(names[:SHOWN]) + (', ...' if len(names) > SHOWN else '')

@@ -1,6 +1,6 @@
 """What is known of each scored image, and the numbers of a set, a group or an image made of it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -131,6 +131,11 @@ def summarize(scores: ImageScores) -> dict[str, float]:
         'auc': area_under_roc(mean.recall, mean.false_positive_rate),
         'defined_smeasure': float(defined.mean()) if defined.size else float('nan'),
     }
+
+
+def mean_smeasure(summaries: Iterable[Mapping[str, float]]) -> float:
+    """S, where it is defined, averaged over sets: what checkpoints are chosen by."""
+    return float(np.mean([summary['defined_smeasure'] for summary in summaries]))
 
 
 def average_precision(precision: Array, recall: Array) -> float:

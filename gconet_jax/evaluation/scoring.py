@@ -1,11 +1,10 @@
 """Scores maps beside their truths, in several processes, and says what was odd about the files."""
 
-import collections
 import contextlib
 import itertools
 import multiprocessing
 import signal
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from gconet_jax.errors import some
 from gconet_jax.evaluation import metrics, pysodmetrics
 from gconet_jax.evaluation.maps import (
     Truth,
@@ -27,6 +27,7 @@ from gconet_jax.evaluation.maps import (
     write_map,
 )
 from gconet_jax.evaluation.scores import ImageScores, ScoredImage, SetScores, stack
+from gconet_jax.futures import in_order
 from gconet_jax.input_pipeline.groups import Group
 
 PROTOCOLS = {'eval-co-sod': metrics.score_image, 'pysodmetrics': pysodmetrics.score_image}
@@ -167,17 +168,6 @@ def pool(workers: int) -> Iterator[Submit]:
         executor.shutdown(cancel_futures=True)
 
 
-def in_order(futures: Iterable['Future[Any]'], ahead: int) -> Iterator[Any]:
-    """Results in the order of submission; `ahead` of them are awaited at most."""
-    waiting: collections.deque[Future[Any]] = collections.deque()
-    for future in futures:
-        waiting.append(future)
-        if len(waiting) > ahead:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
-
-
 def _score(dataset: str, found: Found, protocol: str, submit: Submit) -> SetScores:
     chunks = (found.pairs[i : i + CHUNK] for i in range(0, len(found.pairs), CHUNK))
     futures = (submit(_score_chunk, chunk, protocol) for chunk in chunks)
@@ -209,5 +199,4 @@ def _start_worker() -> None:
 def _remark(names: Sequence[str], what: str) -> str:
     if not names:
         return ''
-    more = ', ...' if len(names) > SHOWN else ''
-    return f'{len(names)} maps {what}: {", ".join(names[:SHOWN])}{more}'
+    return f'{len(names)} maps {what}: {some(names, SHOWN)}'

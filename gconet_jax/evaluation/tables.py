@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from gconet_jax.errors import some
 from gconet_jax.evaluation.comparison import MAIN, best_methods, deviation
 from gconet_jax.evaluation.paper import TABLE_3
 from gconet_jax.evaluation.scores import SetScores
+from gconet_jax.whole_file import whole_file
 
 # Set -> method -> its runs (seeds of one method), all on the same images in the same order.
 Board = dict[str, dict[str, list[SetScores]]]
@@ -105,13 +107,8 @@ def write_tables(board: Board, folder: Path, train_sets: Sequence[str] = ()) -> 
 
 def write_whole(path: Path, text: str) -> None:
     """Writes UTF-8 to a file beside the final one, then renames it; makes the folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f'.{path.name}.partial')
-    try:
+    with whole_file(path) as partial:
         partial.write_bytes(text.encode(errors='backslashreplace'))  # file names need not be UTF-8
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def protocol(board: Board) -> str:
@@ -144,8 +141,8 @@ def undefined_lines(methods: Mapping[str, Sequence[SetScores]]) -> list[str]:
     first = next(iter(methods.values()))[0]
     return [
         f'{first.dataset}: S is undefined under {first.protocol} for {len(names)} of '
-        f'{len(first.images)} images ({", ".join(names[:SHOWN])}'
-        f'{", ..." if len(names) > SHOWN else ""}); over the others: {", ".join(values)}'
+        f'{len(first.images)} images ({some(names, SHOWN)}); '
+        f'over the others: {", ".join(values)}'
         for names, values in found.items()
         if names
     ]

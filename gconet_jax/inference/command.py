@@ -1,6 +1,5 @@
 """What `predict.py` does: photos in folders in, maps and pictures of each group out."""
 
-import collections
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from gconet_jax.errors import InputError
+from gconet_jax.futures import in_order
 from gconet_jax.inference import outputs
 from gconet_jax.inference.cosegment import cosegment, on_background
 from gconet_jax.inference.photos import find_groups, output_names, read_photo
@@ -93,7 +93,6 @@ def predict(predictors: Sequence[Predictor], options: Options) -> list[str]:
     if len(todo) < len(mine):
         print(f'{len(mine) - len(todo)} of {len(mine)} groups are done already')
     problems: list[str] = []
-    done = 0
     total = sum(len(files) for _, files in todo)
     with (
         ThreadPoolExecutor(THREADS) as readers,
@@ -102,18 +101,16 @@ def predict(predictors: Sequence[Predictor], options: Options) -> list[str]:
     ):
         listed = [(group, names[group], files) for group, files in todo]
         loaded = _ahead(readers, listed, predictors[0].image_size)
-        running: collections.deque[Future[None]] = collections.deque()
-        for i, group in enumerate(loaded):
-            problems += group.problems
-            done += len(group.files)
-            bar.update(len(group.problems))
-            if group.files:
-                predictor = predictors[i % len(predictors)]
-                running.append(devices.submit(_make, predictor, group, options, bar))
-            if len(running) > len(predictors):
-                running.popleft().result()
-        for future in running:
-            future.result()
+
+        def submitted() -> Iterator[Future[None]]:
+            for i, group in enumerate(loaded):
+                problems.extend(group.problems)
+                bar.update(len(group.problems))
+                if group.files:
+                    predictor = predictors[i % len(predictors)]
+                    yield devices.submit(_make, predictor, group, options, bar)
+
+        done = list(in_order(submitted(), len(predictors)))
     if todo and not done:
         raise InputError('none of the files could be read:\n  ' + '\n  '.join(problems[:10]))
     return problems

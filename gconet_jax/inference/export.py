@@ -1,7 +1,6 @@
 """The network for other programs: ONNX and StableHLO, one group in, maps out, of any number."""
 
 import logging
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from flax import nnx
 from gconet_jax.errors import InputError
 from gconet_jax.models.gconet_plus import GCoNetPlus, normalize
 from gconet_jax.weights.folding import fold
+from gconet_jax.whole_file import whole_file
 
 OUTPUTS = ('map', 'prob', 'thresh')
 
@@ -33,20 +33,16 @@ def export_onnx(model: GCoNetPlus, path: str | Path, *, image_size: int) -> None
         raise InputError("ONNX needs jax2onnx: pip install 'gconet-jax[export]'") from error
     for name in ('jax2onnx', 'onnx_ir'):  # which tell of every plugin and every shape
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix='.partial') as partial:
-        whole = Path(partial) / path.name
+    proto: Any = jax2onnx.to_onnx(
+        _of_group(model),
+        [('N', image_size, image_size, 3)],
+        model_name='gconet_plus',
+        input_names=['images'],
+        output_names=OUTPUTS,
+    )
+    with whole_file(Path(path)) as partial:
         # Written by us: jax2onnx would put large weights into a second file.
-        proto: Any = jax2onnx.to_onnx(
-            _of_group(model),
-            [('N', image_size, image_size, 3)],
-            model_name='gconet_plus',
-            input_names=['images'],
-            output_names=OUTPUTS,
-        )
-        whole.write_bytes(proto.SerializeToString())
-        whole.replace(path)
+        partial.write_bytes(proto.SerializeToString())
 
 
 def export_stablehlo(model: GCoNetPlus, path: str | Path, *, image_size: int) -> None:
@@ -54,17 +50,11 @@ def export_stablehlo(model: GCoNetPlus, path: str | Path, *, image_size: int) ->
 
     For CPUs and CUDA, with the inputs and outputs of `export_onnx`.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     (n,) = jax.export.symbolic_shape('n')
     images = jax.ShapeDtypeStruct((n, image_size, image_size, 3), jnp.float32)
     exported = jax.export.export(jax.jit(_of_group(model)), platforms=('cpu', 'cuda'))(images)
-    partial = path.with_name(f'.{path.name}.partial')
-    try:
+    with whole_file(Path(path)) as partial:
         partial.write_bytes(exported.serialize())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _of_group(model: GCoNetPlus) -> Callable[[jax.Array], tuple[jax.Array, ...]]:

@@ -7,6 +7,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from gconet_jax.whole_file import whole_file
+
 TILE = 160  # pixels, height of a photo in a contact sheet
 COLUMNS = 4
 GAP = 8
@@ -74,13 +76,8 @@ def contact_sheet(tiles: Sequence[Image.Image]) -> Image.Image:
 
 def write_whole(path: Path, image: Image.Image) -> None:
     """Saves by the suffix, so that the file is there whole or not at all; makes its folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f'.{path.stem}.partial{path.suffix}')
-    try:
+    with whole_file(path) as partial:
         image.save(partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _small(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:

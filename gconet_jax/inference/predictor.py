@@ -13,7 +13,7 @@ from gconet_jax.errors import InputError
 from gconet_jax.inference.stages import Features, Stages
 from gconet_jax.input_pipeline.pixels import to_square
 from gconet_jax.interpolation import interpolation_matrix
-from gconet_jax.models.confidence import EXP_OVERFLOW
+from gconet_jax.models.confidence import overflows
 from gconet_jax.models.gconet_plus import GCoNetPlus
 from gconet_jax.weights.folding import fold
 from gconet_jax.weights.pretrained import load_pretrained
@@ -120,13 +120,13 @@ class Predictor:
         parts = zip(*(np.split(part, ends[:-1]) for part in whole), strict=True)
         return [self._binarise(*part) for part in parts]
 
-    def _binarise(self, prob: np.ndarray, thresh: np.ndarray, logits: np.ndarray) -> Prediction:
+    def _binarise(self, prob: np.ndarray, thresh: np.ndarray) -> Prediction:
         """`models.confidence.binarise`, whose k depends on the whole group."""
         config = self._stages.config
         if not config.cem:
             return Prediction(prob, prob, thresh, False)
         difference = prob - thresh
-        fell_back = bool((-config.k * difference > EXP_OVERFLOW).any())
+        fell_back = bool(overflows(difference, config.k).any())
         k = np.float32(config.k_fallback if fell_back else config.k)
         return Prediction(expit(k * difference), prob, thresh, fell_back)
 

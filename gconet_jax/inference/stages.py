@@ -23,11 +23,10 @@ BLOCK = 8  # images by images of which similarities exist at once
 
 
 class Confidence(NamedTuple):
-    """What becomes the map of B images, (B, H, W) each: sigmoid(k (P - T)), or sigmoid(logits)."""
+    """What becomes the map of B images, (B, H, W) each: sigmoid(k (P - T)), or P without CEM."""
 
     prob: jax.Array
     thresh: jax.Array
-    logits: jax.Array  # under the k of this call; used by networks without CEM alone
 
 
 class Stages:
@@ -104,4 +103,4 @@ def _decode(graph: nnx.GraphDef, weights: Any, features: Features, shared: jax.A
     weighted = features[-1] * shared[:, None, None, :].astype(features[-1].dtype)
     valid = jnp.ones((1, len(shared)), bool)
     maps = nnx.merge(graph, weights).decode(weighted[None], features, valid)[0]
-    return Confidence(maps.prob[0], maps.thresh[0], maps.logits[0])
+    return Confidence(maps.prob[0], maps.thresh[0])

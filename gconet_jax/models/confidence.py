@@ -1,7 +1,7 @@
 """Confidence enhancement module (CEM): a differentiable binarisation of the map."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,10 +31,14 @@ def binarise(
     overflows float32 at any pixel of any of them; so does this, leaving padding out (valid (B,)).
     """
     difference = prob - thresh
-    overflow = (-k * difference > EXP_OVERFLOW) & valid[:, None, None]
-    fell_back = overflow.any()
+    fell_back = (overflows(difference, k) & valid[:, None, None]).any()
     steepness = jnp.where(fell_back, k_fallback, k).astype(difference.dtype)
     return Binarisation(steepness * difference, prob, thresh, fell_back)
+
+
+def overflows(difference: Any, k: float) -> Any:
+    """Where exp(-k (P - T)) is inf in float32, for P - T as a JAX or a numpy array."""
+    return -k * difference > EXP_OVERFLOW
 
 
 class Branch(nnx.Module):

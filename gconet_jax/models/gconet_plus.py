@@ -176,3 +176,8 @@ class GCoNetPlus(nnx.Module):
     def _classify(self, pooled: jax.Array) -> jax.Array:
         assert self.classifier is not None
         return self.classifier(pooled)
+
+
+def abstract_model(config: ModelConfig) -> GCoNetPlus:
+    """The network with the shapes of its weights alone, to be given values."""
+    return nnx.eval_shape(lambda: GCoNetPlus(config, rngs=nnx.Rngs(0)))

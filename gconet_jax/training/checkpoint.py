@@ -22,7 +22,7 @@ from gconet_jax.input_pipeline.loader import TrainIterator
 from gconet_jax.models.gconet_plus import GCoNetPlus
 from gconet_jax.training.config_file import read_config
 from gconet_jax.training.progress import say
-from gconet_jax.training.state import TrainState, Tree, abstract, averaged
+from gconet_jax.training.state import TrainState, Tree, abstract, averaged, saved_parts, with_parts
 
 policies = ocp.training.save_decision_policies
 preservation = ocp.training.preservation_policies
@@ -77,7 +77,7 @@ class Checkpoints:
             return
         self.wait()
         # The next step consumes the state's buffers, which a save on a CPU may still read.
-        parts = jax.tree.map(jnp.copy, _parts(state)) | {'data': batches.get_state()}
+        parts = jax.tree.map(jnp.copy, saved_parts(state)) | {'data': batches.get_state()}
         metrics: Any = None if smeasure is None else {'smeasure': smeasure}
         try:
             response = self._start(step, parts, metrics)
@@ -124,10 +124,10 @@ class Checkpoints:
         latest = self._checkpointer.latest
         if latest is None:
             return state
-        form = _parts(state) | {'data': batches.get_state()}
+        form = saved_parts(state) | {'data': batches.get_state()}
         parts = _load(self._checkpointer, self._directory, latest.step, form)
         batches.set_state(parts['data'])
-        return _filled(state, parts)
+        return with_parts(state, parts)
 
     def close(self) -> None:
         """Waits for saves in progress."""
@@ -165,12 +165,12 @@ def load_model(
     graph, state = abstract(config)
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     form = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), _parts(state)
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), saved_parts(state)
     )
     names = ('model', 'ema') if ema else ('model',)
     with ocp.training.Checkpointer(str(directory.absolute())) as checkpointer:
         loaded = _load(checkpointer, directory, number, {name: form[name] for name in names})
-    state = _filled(state, loaded)
+    state = with_parts(state, loaded)
     if ema:
         state = averaged(state)
     return config, nnx.merge(graph, state.params, state.frozen, state.batch_stats), number
@@ -210,35 +210,6 @@ def choose_steps(workdir: Path, which: str) -> list[int]:
             f'of {steps}'
         )
     return [int(which)]
-
-
-def _parts(state: TrainState) -> dict[str, Tree]:
-    """The state as it is saved: what the model is, and what only training needs.
-
-    Whether a parameter is frozen is a matter of the run and not of the model.
-    """
-    params = _join(state.params, state.frozen)
-    parts = {
-        'model': {'params': params, 'batch_stats': state.batch_stats},
-        'optimizer': {
-            'step': state.step,
-            'opt_state': state.opt_state,
-            'skipped': state.skipped,
-        },
-    }
-    return parts | ({'ema': state.ema} if state.ema else {})
-
-
-def _filled(state: TrainState, parts: dict[str, Any]) -> TrainState:
-    """`state` with the values of the parts that were loaded, the inverse of `_parts`."""
-    params = parts['model']['params']
-    return state._replace(
-        params=_like(state.params, params),
-        frozen=_like(state.frozen, params),
-        batch_stats=parts['model']['batch_stats'],
-        ema=parts.get('ema', {}),
-        **parts.get('optimizer', {}),
-    )
 
 
 def _load(
@@ -286,19 +257,3 @@ def _mismatches(wanted: Tree, saved: Any) -> list[str]:
 
 def _key(entry: Any) -> str:
     return str(getattr(entry, 'key', getattr(entry, 'name', getattr(entry, 'idx', entry))))
-
-
-def _join(left: Tree, right: Tree) -> Tree:
-    """Two nested dicts with different leaves as one."""
-    joined = dict(left)
-    for name, child in right.items():
-        joined[name] = _join(left[name], child) if name in left else child
-    return joined
-
-
-def _like(form: Tree, values: Tree) -> Tree:
-    """The part of `values` that `form` has."""
-    return {
-        name: _like(child, values[name]) if isinstance(child, dict) else values[name]
-        for name, child in form.items()
-    }

@@ -10,6 +10,7 @@ import jax
 from gconet_jax.config import Config
 from gconet_jax.config_dict import from_config_dict
 from gconet_jax.errors import CheckpointError
+from gconet_jax.whole_file import whole_file
 
 # A run may go on with other values of these, beside those of `run`: they say where things are.
 PLACES = (
@@ -46,10 +47,8 @@ def write_config(workdir: Path, config: Config) -> None:
                 f'--workdir, or the values of {path}'
             )
     if jax.process_index() == 0:
-        workdir.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix('.json.part')
-        partial.write_text(json.dumps(dataclasses.asdict(config), indent=2) + '\n')
-        partial.rename(path)
+        with whole_file(path) as partial:
+            partial.write_text(json.dumps(dataclasses.asdict(config), indent=2) + '\n')
 
 
 def _fields(config: Config) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from gconet_jax.config import Config
 from gconet_jax.evaluation import evaluator, pictures, tables
-from gconet_jax.evaluation.scores import SetScores
+from gconet_jax.evaluation.scores import SetScores, mean_smeasure
 from gconet_jax.input_pipeline.loader import TrainIterator
 from gconet_jax.input_pipeline.sets import TrainingSet, evaluation_sets
 from gconet_jax.training.checkpoint import Checkpoints
@@ -131,7 +131,7 @@ class Observer:
                 for dataset, summary in summaries.items()
                 for metric, value in summary.items()
             }
-            mean_s.append(float(np.mean([of['defined_smeasure'] for of in summaries.values()])))
+            mean_s.append(mean_smeasure(summaries.values()))
         tables.write_tables(board, folder, self._data.train_sets)
         say(f'Step {step}\n{tables.text_table(board, self._data.train_sets)}')
         self._writer.write(step, scalars)

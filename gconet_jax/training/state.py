@@ -148,3 +148,48 @@ def overview(state: TrainState) -> str:
     rows.append(('in all', sum(row[1] for row in rows), sum(row[2] for row in rows)))
     lines = [f'{"":<12} {"parameters":>12} {"trained":>12}']
     return '\n'.join(lines + [f'{name:<12} {all_:>12,} {some:>12,}' for name, all_, some in rows])
+
+
+def saved_parts(state: TrainState) -> dict[str, Tree]:
+    """The state as checkpoints hold it: what the model is, and what only training needs.
+
+    Whether a parameter is frozen is a matter of the run and not of the model.
+    """
+    params = _join(state.params, state.frozen)
+    parts = {
+        'model': {'params': params, 'batch_stats': state.batch_stats},
+        'optimizer': {
+            'step': state.step,
+            'opt_state': state.opt_state,
+            'skipped': state.skipped,
+        },
+    }
+    return parts | ({'ema': state.ema} if state.ema else {})
+
+
+def with_parts(state: TrainState, parts: dict[str, Any]) -> TrainState:
+    """`state` with the values of the parts that were loaded, the inverse of `saved_parts`."""
+    params = parts['model']['params']
+    return state._replace(
+        params=_like(state.params, params),
+        frozen=_like(state.frozen, params),
+        batch_stats=parts['model']['batch_stats'],
+        ema=parts.get('ema', {}),
+        **parts.get('optimizer', {}),
+    )
+
+
+def _join(left: Tree, right: Tree) -> Tree:
+    """Two nested dicts with different leaves as one."""
+    joined = dict(left)
+    for name, child in right.items():
+        joined[name] = _join(left[name], child) if name in left else child
+    return joined
+
+
+def _like(form: Tree, values: Tree) -> Tree:
+    """The part of `values` that `form` has."""
+    return {
+        name: _like(child, values[name]) if isinstance(child, dict) else values[name]
+        for name, child in form.items()
+    }

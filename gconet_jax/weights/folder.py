@@ -7,10 +7,9 @@ from pathlib import Path
 
 import safetensors
 import safetensors.numpy
-from flax import nnx
 
 from gconet_jax.config import ConfigError, ModelConfig
-from gconet_jax.models.gconet_plus import GCoNetPlus
+from gconet_jax.models.gconet_plus import GCoNetPlus, abstract_model
 from gconet_jax.weights.torch_gconet import WeightsError, load_state_dict, save_state_dict
 
 
@@ -79,6 +78,6 @@ def load_folder(folder: str | Path) -> tuple[GCoNetPlus, int]:
         raise WeightsError(f'{folder}/config.json is broken: {error}') from error
     except safetensors.SafetensorError as error:
         raise WeightsError(f'{folder}/model.safetensors is broken: {error}') from error
-    model = nnx.eval_shape(lambda: GCoNetPlus(config, rngs=nnx.Rngs(0)))
+    model = abstract_model(config)
     load_state_dict(model, weights)
     return model, image_size

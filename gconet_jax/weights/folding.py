@@ -7,7 +7,7 @@ import jax
 from flax import nnx
 
 from gconet_jax.models.decoder import ConvNorm
-from gconet_jax.models.gconet_plus import GCoNetPlus
+from gconet_jax.models.gconet_plus import GCoNetPlus, abstract_model
 from gconet_jax.models.layers import BATCH_NORM_EPSILON, BatchNorm, Conv
 from gconet_jax.models.vgg import VGGLayer
 
@@ -19,7 +19,7 @@ def fold(model: GCoNetPlus) -> GCoNetPlus:
     W s / sqrt(v + eps) and (b - m) s / sqrt(v + eps) + t.
     """
     config = dataclasses.replace(model.config, backbone='vgg16', batch_norm=False)
-    folded = nnx.eval_shape(lambda: GCoNetPlus(config, rngs=nnx.Rngs(0)))
+    folded = abstract_model(config)
     weights = dict(_convolutions(model))
     for path, module in nnx.iter_modules(folded):
         if isinstance(module, (nnx.Conv, nnx.Linear)):

@@ -5,11 +5,10 @@ import re
 from pathlib import Path
 
 import numpy as np
-from flax import nnx
 
 from gconet_jax.config import Config, released
 from gconet_jax.errors import InputError
-from gconet_jax.models.gconet_plus import GCoNetPlus
+from gconet_jax.models.gconet_plus import GCoNetPlus, abstract_model
 from gconet_jax.weights.folder import load_folder
 from gconet_jax.weights.torch_file import read_state_dict
 from gconet_jax.weights.torch_gconet import WeightsError, load_state_dict
@@ -66,7 +65,7 @@ def _released(path: Path) -> tuple[GCoNetPlus, int]:
     has_mask = 'conv_out_mask.0.weight' in weights
     if not has_mask:
         model_config = dataclasses.replace(model_config, racm_mask='output')
-    model = nnx.eval_shape(lambda: GCoNetPlus(model_config, rngs=nnx.Rngs(0)))
+    model = abstract_model(model_config)
     load_state_dict(model, weights)
     return model, config.data.image_size
 
