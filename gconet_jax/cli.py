@@ -18,6 +18,7 @@ commands:
   train      trains a model:      gconet-jax train --config=configs/duts_coco.py --workdir=DIR
   evaluate   scores runs and maps: gconet-jax evaluate --workdir=DIR --maps=DIR
   predict    maps of your photos: gconet-jax predict PHOTOS... OUT
+  serve      a page for photos:   gconet-jax serve
   export     for other programs:  gconet-jax export OUT.onnx --model=DIR
   check      looks at the data:   gconet-jax check ROOT [SET ...]
 
@@ -30,6 +31,7 @@ def main() -> int:
         'train': train,
         'evaluate': evaluate,
         'predict': predict,
+        'serve': serve,
         'export': export,
         'check': check,
     }
@@ -159,6 +161,31 @@ def predict(argv: Sequence[str]) -> int:
         for problem in command.predict(_predictors(arguments), options):
             print(f'passed over: {problem}', file=sys.stderr)
         print(f'{", ".join(options.kinds)} are in {options.out}')
+        return 0
+
+    return _told(run)
+
+
+def serve(argv: Sequence[str]) -> int:
+    """Serves a page in which a browser's user drops photos and sees what they share."""
+    parser = argparse.ArgumentParser(prog='gconet-jax serve', description=serve.__doc__)
+    _model_flags(parser)
+    parser.add_argument(
+        '--host', default='127.0.0.1', help='address to listen at (%(default)s: this machine alone)'
+    )
+    parser.add_argument('--port', type=int, default=7860, help='(%(default)s)')
+    arguments = parser.parse_args(argv[1:])
+
+    def run() -> int:
+        try:
+            from gconet_jax.app import page
+        except ModuleNotFoundError as error:
+            raise InputError(f"{error}; pip install 'gconet-jax[app]'") from error
+        predictor = _predictors(arguments)[0]
+        try:
+            page.serve(predictor, host=arguments.host, port=arguments.port)
+        except OSError as error:
+            raise InputError(f'--host={arguments.host} --port={arguments.port}: {error}') from error
         return 0
 
     return _told(run)

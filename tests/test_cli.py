@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -71,3 +72,22 @@ def test_command_without_arguments_shows_usage(monkeypatch, capsys):
     monkeypatch.setattr('sys.argv', ['gconet-jax'])
     assert cli.main() == 2
     assert 'gconet-jax train' in capsys.readouterr().out
+
+
+def test_serve_without_gradio_names_the_remedy(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, 'gradio', None)
+    monkeypatch.delitem(sys.modules, 'gconet_jax.app.page', raising=False)
+    assert cli.serve(['serve']) == 1
+    assert "pip install 'gconet-jax[app]'" in capsys.readouterr().err
+
+
+def test_serve_says_that_a_port_is_taken(monkeypatch, capsys):
+    page = pytest.importorskip('gconet_jax.app.page')
+    monkeypatch.setattr(page, 'serve', _in_use)
+    monkeypatch.setattr(cli, '_predictors', lambda _: [None])
+    assert cli.serve(['serve', '--port=80']) == 1
+    assert '--host=127.0.0.1 --port=80: in use' in capsys.readouterr().err
+
+
+def _in_use(*_, **__):
+    raise OSError('in use')
