@@ -18,6 +18,7 @@ commands:
   train      trains a model:      gconet-jax train --config=configs/duts_coco.py --workdir=DIR
   evaluate   scores runs and maps: gconet-jax evaluate --workdir=DIR --maps=DIR
   predict    maps of your photos: gconet-jax predict PHOTOS... OUT
+  look       inside the network:  gconet-jax look PHOTOS... OUT
   serve      a page for photos:   gconet-jax serve
   export     for other programs:  gconet-jax export OUT.onnx --model=DIR
   check      looks at the data:   gconet-jax check ROOT [SET ...]
@@ -31,6 +32,7 @@ def main() -> int:
         'train': train,
         'evaluate': evaluate,
         'predict': predict,
+        'look': look,
         'serve': serve,
         'export': export,
         'check': check,
@@ -161,6 +163,25 @@ def predict(argv: Sequence[str]) -> int:
         for problem in command.predict(_predictors(arguments), options):
             print(f'passed over: {problem}', file=sys.stderr)
         print(f'{", ".join(options.kinds)} are in {options.out}')
+        return 0
+
+    return _told(run)
+
+
+def look(argv: Sequence[str]) -> int:
+    """Draws what the parts of the network make of groups of photos."""
+    parser = argparse.ArgumentParser(prog='gconet-jax look', description=look.__doc__)
+    parser.add_argument('inputs', nargs='+', type=Path, help='folders of photos, or photos')
+    parser.add_argument('out', type=Path, help='folder of the figures')
+    _model_flags(parser)
+    arguments = parser.parse_args(argv[1:])
+
+    from gconet_jax.inference import visualize
+
+    def run() -> int:
+        for problem in visualize.look(_predictors(arguments)[0], arguments.inputs, arguments.out):
+            print(f'passed over: {problem}', file=sys.stderr)
+        print(f'figures are in {arguments.out}')
         return 0
 
     return _told(run)

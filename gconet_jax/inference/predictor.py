@@ -50,6 +50,7 @@ class Predictor:
 
     Attributes:
         image_size: height and width in the network, pixels.
+        stages: the network in parts, batch norm folded.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class Predictor:
         Results do not depend on it, but for the order of float32 sums.
         """
         self.image_size = image_size
-        self._stages = Stages(fold(model), device)
+        self.stages = Stages(fold(model), device)
         self._sizes = [2**i for i in range(chunk.bit_length() - 1, -1, -1)]
 
     @classmethod
@@ -103,26 +104,26 @@ class Predictor:
         x5 = []
         room = KEPT_BYTES
         for i, chunk in enumerate(chunks):
-            features = self._stages.encode(images[chunk])
+            features = self.stages.encode(images[chunk])
             x5.append(np.asarray(features[-1]))
             room -= sum(x.nbytes for x in features)
             if room > 0:
                 kept[i] = features
         of_groups = np.split(np.concatenate(x5), ends[:-1])
         shared = np.concatenate(
-            [np.repeat(np.asarray(self._stages.consensus(x))[None], len(x), 0) for x in of_groups]
+            [np.repeat(np.asarray(self.stages.consensus(x))[None], len(x), 0) for x in of_groups]
         )
         decoded = []
         for i, chunk in enumerate(chunks):
-            features = kept.pop(i) if i in kept else self._stages.encode(images[chunk])
-            decoded.append([np.asarray(x) for x in self._stages.decode(features, shared[chunk])])
+            features = kept.pop(i) if i in kept else self.stages.encode(images[chunk])
+            decoded.append([np.asarray(x) for x in self.stages.decode(features, shared[chunk])])
         whole = [np.concatenate(part) for part in zip(*decoded, strict=True)]
         parts = zip(*(np.split(part, ends[:-1]) for part in whole), strict=True)
         return [self._binarise(*part) for part in parts]
 
     def _binarise(self, prob: np.ndarray, thresh: np.ndarray) -> Prediction:
         """`models.confidence.binarise`, whose k depends on the whole group."""
-        config = self._stages.config
+        config = self.stages.config
         if not config.cem:
             return Prediction(prob, prob, thresh, False)
         difference = prob - thresh

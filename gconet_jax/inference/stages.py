@@ -29,6 +29,17 @@ class Confidence(NamedTuple):
     thresh: jax.Array
 
 
+class Look(NamedTuple):
+    """What the network makes of B images between x5 and P."""
+
+    stages: tuple[
+        jax.Array, ...
+    ]  # of the decoder, mean over channels of absolute values: (B, h, w)
+    # Of the most likely class of the auxiliary classifier, before its bias (class activation maps,
+    # Zhou et al., CVPR 2016): (B, h, w); None without a classifier.
+    class_activation: jax.Array | None
+
+
 class Stages:
     """The parts of one network, which has no batch norm."""
 
@@ -41,26 +52,44 @@ class Stages:
         """uint8 (B, H, W, 3), H and W multiples of 16, to features."""
         return _encode(self._graph, self._weights, images)
 
+    def attention(self, x5: jax.Array | np.ndarray) -> np.ndarray:
+        """How much the GAM attends to each position of a group x5 (n, h, w, C): (n, h, w)."""
+        n, size = len(x5), x5.shape[1:3]
+        blocks, valid = _blocks(x5)
+        projected = [_project(self._graph, self._weights, block) for block in blocks]
+        rows = []
+        for query, _ in projected:
+            best = jnp.zeros(query.shape[1:3])
+            for (_, key), counted in zip(projected, valid, strict=True):
+                best = _add_matches(best, query, key, counted)
+            rows.append(np.asarray(_attention(self._graph, self._weights, best / n, size)))
+        return np.concatenate(rows)[:n]
+
     def consensus(self, x5: jax.Array | np.ndarray) -> jax.Array:
         """What a group of n images (n, h, w, C) has in common: (C,)."""
         if not self.config.gam:
             return jnp.ones(x5.shape[-1])
-        n = len(x5)
-        x5 = np.pad(x5, [(0, -n % BLOCK), (0, 0), (0, 0), (0, 0)])
-        blocks = [x5[i : i + BLOCK] for i in range(0, len(x5), BLOCK)]
-        valid = np.split(np.arange(len(x5)) < n, len(blocks))
-        projected = [_project(self._graph, self._weights, block) for block in blocks]
+        attention, _ = _blocks(self.attention(x5))
         total = jnp.zeros(x5.shape[-1])
-        for (query, _), block, counted in zip(projected, blocks, valid, strict=True):
-            best = jnp.zeros(query.shape[1:3])
-            for (_, key), of_key in zip(projected, valid, strict=True):
-                best = _add_matches(best, query, key, of_key)
-            total = _add_attended(self._graph, self._weights, total, best / n, block, counted)
-        return total / n
+        for block, valid, where in zip(*_blocks(x5), attention, strict=True):
+            total = _add_attended(self._graph, self._weights, total, block, where, valid)
+        return total / len(x5)
 
     def decode(self, features: Features, shared: jax.Array | np.ndarray) -> Confidence:
         """Features of B images under the consensus of the group of each, (B, C)."""
         return _decode(self._graph, self._weights, features, shared)
+
+    def look(self, features: Features, shared: jax.Array | np.ndarray) -> Look:
+        """What `decode` passes through on the way."""
+        return _look(self._graph, self._weights, features, shared)
+
+
+def _blocks(x: jax.Array | np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """(n, ...) in blocks of BLOCK, the last one padded, and which of each are no padding."""
+    n = len(x)
+    padded = np.pad(x, [(0, -n % BLOCK), *[(0, 0)] * (x.ndim - 1)])
+    count = len(padded) // BLOCK
+    return np.split(padded, count), np.split(np.arange(len(padded)) < n, count)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -82,18 +111,24 @@ def _add_matches(total: jax.Array, query: jax.Array, key: jax.Array, valid: jax.
     return total + jnp.where(valid[None, None], best, 0).sum(axis=-1)
 
 
+@functools.partial(jax.jit, static_argnums=(0, 3))
+def _attention(
+    graph: nnx.GraphDef, weights: Any, affinity: jax.Array, size: tuple[int, ...]
+) -> jax.Array:
+    return nnx.merge(graph, weights).gam.attention(affinity[None], size)[0]
+
+
 @functools.partial(jax.jit, static_argnums=0)
 def _add_attended(
     graph: nnx.GraphDef,
     weights: Any,
     total: jax.Array,
-    affinity: jax.Array,
     x5: jax.Array,
+    attention: jax.Array,
     valid: jax.Array,
 ) -> jax.Array:
     """Adds to (C,) the means over positions of the attended features of the valid images."""
-    gam = nnx.merge(graph, weights).gam
-    attended = gam.attend(x5[None], gam.attention(affinity[None], x5.shape[1:3]))[0]
+    attended = nnx.merge(graph, weights).gam.attend(x5[None], attention[None])[0]
     means = attended.astype(jnp.float32).mean(axis=(1, 2))
     return total + jnp.where(valid[:, None], means, 0).sum(axis=0)
 
@@ -104,3 +139,17 @@ def _decode(graph: nnx.GraphDef, weights: Any, features: Features, shared: jax.A
     valid = jnp.ones((1, len(shared)), bool)
     maps = nnx.merge(graph, weights).decode(weighted[None], features, valid)[0]
     return Confidence(maps.prob[0], maps.thresh[0])
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _look(graph: nnx.GraphDef, weights: Any, features: Features, shared: jax.Array) -> Look:
+    model, x5 = nnx.merge(graph, weights), features[-1]
+    weighted = x5 * shared[:, None, None, :].astype(x5.dtype)
+    size = features[0].shape[1:3]
+    stages = model.decoder(weighted, features[:-1], size, jnp.ones(len(x5), bool)).stages
+    activation = None
+    if model.classifier is not None:
+        x5 = x5.astype(jnp.float32)
+        likely = model.classifier(x5.mean(axis=(1, 2))).argmax(axis=-1)
+        activation = jnp.einsum('bhwc,cb->bhw', x5, model.classifier.kernel[:, likely])
+    return Look(tuple(jnp.abs(x).mean(axis=-1) for x in stages), activation)

@@ -10,6 +10,7 @@ from gconet_jax.models import layers
 
 class DecoderOutput(NamedTuple):
     p1: jax.Array  # (B, H, W, 32), at the size of the image
+    stages: tuple[jax.Array, ...]  # the top block's output, then each stage's: (B, h, w, C) each
     side_logits: tuple[jax.Array, ...]  # (B, H/4, W/4, 1), (B, H/2, W/2, 1), (B, H, W, 1), or ()
 
 
@@ -140,13 +141,14 @@ class Decoder(layers.Rematerialized):
         size: tuple[int, ...],
         valid: jax.Array,
     ) -> DecoderOutput:
-        """features (B, h, w, 512), skips = (x1, ..., x4), size of the image -> p1 and side maps."""
+        """features (B, h, w, 512), skips = (x1, ..., x4), image size -> p1 and its origins."""
         run = self.rematerialized(lambda part, *inputs: part(*inputs))
         x = run(self.top, features, valid)
-        upsampled = []
+        stages, upsampled = [x], []
         for stage, skip in zip(self.stages, reversed(skips), strict=True):
             x, before_lateral = run(stage, x, skip, valid)
+            stages.append(x)
             upsampled.append(before_lateral)
         p1 = layers.resize(run(self.last, x, valid), size[0], size[1])
         side_logits = tuple(side(u) for side, u in zip(self.sides, upsampled[1:], strict=False))
-        return DecoderOutput(p1, side_logits)
+        return DecoderOutput(p1, tuple(stages), side_logits)

@@ -154,7 +154,7 @@ class GCoNetPlus(nnx.Module):
         """
         groups, size = valid.shape, features[0].shape[1:3]
         flat_valid = layers.together(valid)
-        p1, sides = self.decoder(layers.together(weighted), features[:-1], size, flat_valid)
+        p1, _, sides = self.decoder(layers.together(weighted), features[:-1], size, flat_valid)
         if self.cem is not None:
             binarised = self.cem(p1, flat_valid)
         else:

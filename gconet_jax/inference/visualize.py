@@ -1,0 +1,159 @@
+"""Looking inside the network: what each part makes of a group, and how alike groups are."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+from tqdm import tqdm
+
+from gconet_jax.inference.photos import find_groups, read_photo
+from gconet_jax.inference.predictor import Prediction, Predictor
+from gconet_jax.input_pipeline.files import DataError
+from gconet_jax.input_pipeline.pixels import to_square
+from gconet_jax.whole_file import whole_file
+
+SHOWN = 6  # photos of a group in its figure, evenly spread, at most
+CHUNK = 8  # images in the network at once
+TILE = 1.1  # inches of a picture in a figure
+DPI = 110
+
+
+class Inside(NamedTuple):
+    """What the network makes of a group of n images of which m are shown.
+
+    Attributes:
+        images: (m, S, S, 3) uint8.
+        prediction: of the shown images.
+        attention: of the GAM over the positions of each, (m, h, w) of sum 1; None without GAM.
+        stages: of the decoder, from its top block down, mean over channels of absolute values,
+            (m, h, w) each (Figure 2 of the paper).
+        class_activation: of the most likely class of the auxiliary classifier, (m, h, w)
+            (Figure 10; Zhou et al., CVPR 2016); None without classifier.
+        consensus: what the group shares, (C,).
+    """
+
+    images: np.ndarray
+    prediction: Prediction
+    attention: np.ndarray | None
+    stages: tuple[np.ndarray, ...]
+    class_activation: np.ndarray | None
+    consensus: np.ndarray
+
+
+def look_inside(predictor: Predictor, images: np.ndarray, *, shown: int = SHOWN) -> Inside:
+    """Looks at a group of images of the network's size, uint8 (n, S, S, 3).
+
+    All of them take part; what is returned is of `shown` of them at most, evenly spread.
+    """
+    stages = predictor.stages
+    chosen = np.unique(np.linspace(0, len(images) - 1, shown).round().astype(int))
+    chunks = [images[i : i + CHUNK] for i in range(0, len(images), CHUNK)]
+    x5 = np.concatenate([np.asarray(stages.encode(chunk)[-1]) for chunk in chunks])
+    shared = np.asarray(stages.consensus(x5))
+    look = stages.look(stages.encode(images[chosen]), np.tile(shared, (len(chosen), 1)))
+    (prediction,) = predictor.predict([images])
+    return Inside(
+        images=images[chosen],
+        prediction=prediction._replace(
+            maps=prediction.maps[chosen],
+            prob=prediction.prob[chosen],
+            thresh=prediction.thresh[chosen],
+        ),
+        attention=stages.attention(x5)[chosen] if stages.config.gam else None,
+        stages=tuple(np.asarray(stage) for stage in look.stages),
+        class_activation=None if look[1] is None else np.asarray(look[1]),
+        consensus=shared,
+    )
+
+
+def similarity(consensus: Sequence[np.ndarray]) -> np.ndarray:
+    """Cosines between the consensuses (C,) of n groups: (n, n), in [-1, 1]."""
+    vectors = np.stack(consensus).astype(np.float64)
+    vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    return vectors @ vectors.T
+
+
+def group_figure(inside: Inside) -> Figure:
+    """A row for each image: the image, attention, decoder stages, class activation, P, T, map."""
+    columns: list[tuple[str, np.ndarray | None, bool]] = [  # the last: in [0, 1], drawn as such
+        ('image', inside.images, False),
+        ('attention', inside.attention, False),
+        *((f'stage {len(inside.stages) - i}', x, False) for i, x in enumerate(inside.stages)),
+        ('class activation', inside.class_activation, False),
+        ('P', inside.prediction.prob, True),
+        ('T', inside.prediction.thresh, True),
+        ('map', inside.prediction.maps, True),
+    ]
+    present = [(name, x, unit) for name, x, unit in columns if x is not None]
+    figure = Figure(
+        (TILE * len(present), TILE * (len(inside.images) + 0.3)), DPI, layout='compressed'
+    )
+    axes = figure.subplots(len(inside.images), len(present), squeeze=False)
+    for column, (name, pictures, unit) in enumerate(present):
+        axes[0, column].set_title(name, fontsize=7)
+        for row, picture in enumerate(pictures):
+            style = {'cmap': 'gray', 'vmin': 0, 'vmax': 1} if unit else {}
+            axes[row, column].imshow(picture, **style)
+            axes[row, column].set_axis_off()
+    return figure
+
+
+def similarity_figure(consensus: Mapping[str, np.ndarray]) -> Figure:
+    """The cosines between the consensuses of groups, by the names of the groups."""
+    names, cosines = list(consensus), similarity(list(consensus.values()))
+    size = 2.5 + 0.35 * len(names)
+    figure = Figure((size + 0.8, size), DPI, layout='constrained')
+    axes = figure.subplots()
+    shown = axes.imshow(cosines, vmin=min(0.0, float(cosines.min())), vmax=1)
+    figure.colorbar(shown, label='cosine of consensuses', shrink=0.8)
+    # A `$` in the name of a folder is no mathematics.
+    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=7, parse_math=False)
+    axes.set_yticks(range(len(names)), names, fontsize=7, parse_math=False)
+    if len(names) <= 12:
+        for i, row in enumerate(cosines):
+            for j, value in enumerate(row):
+                colour = 'white' if value < 0.6 else 'black'
+                axes.text(j, i, f'{value:.2f}', ha='center', va='center', size=6, color=colour)
+    return figure
+
+
+def look(predictor: Predictor, inputs: Sequence[Path], out: Path) -> list[str]:
+    """Writes `<out>/<group>.png` for each group of photos, and `<out>/similarity.png` of all.
+
+    Args:
+        predictor: of the network to look into.
+        inputs: see `photos.find_groups`.
+        out: folder of the figures.
+
+    Returns:
+        Lines about files that could not be read, which were passed over.
+
+    Raises:
+        DataError: there are no photos, or none could be read.
+    """
+    problems: list[str] = []
+    consensus: dict[str, np.ndarray] = {}
+    for group, files in tqdm(find_groups(inputs).items(), unit='group', leave=None):
+        squares = []
+        for file in files:
+            try:
+                squares.append(to_square(Image.fromarray(read_photo(file)), predictor.image_size))
+            except DataError as error:
+                problems.append(str(error))
+        if squares:
+            inside = look_inside(predictor, np.stack(squares))
+            consensus[group] = inside.consensus
+            _save(group_figure(inside), out / f'{group}.png')
+    if not consensus:
+        raise DataError('none of the files could be read:\n  ' + '\n  '.join(problems[:10]))
+    if len(consensus) > 1:
+        _save(similarity_figure(consensus), out / 'similarity.png')
+    return problems
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with whole_file(path) as partial:
+        figure.savefig(partial)
