@@ -1,6 +1,6 @@
 """Memory and time of one large group: the whole network, random weights, on this machine.
 
-    python benchmarks/large_groups.py [--images=300] [--size=256] [--chunk=8]
+    python benchmarks/large_groups.py [--images=300] [--size=256] [--chunk=1]
 
 Prints the peak of resident memory above the model and the decoded images, and seconds an image. The
 maps of another `--chunk` are compared if `--against=FILE.npy` names the maps that `--out` wrote.
@@ -30,7 +30,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--images', type=int, default=300)
     parser.add_argument('--size', type=int, default=256)
-    parser.add_argument('--chunk', type=int, default=8)
+    parser.add_argument('--chunk', type=int, default=1)
     parser.add_argument('--out', type=Path)
     parser.add_argument('--against', type=Path)
     arguments = parser.parse_args()

@@ -1,5 +1,6 @@
 """The network in other formats gives the same maps, of any number of images."""
 
+import golden_cases
 import jax
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ from test_predictor import SIZE, groups, make_model, whole_batch
 
 from gconet_jax import cli
 from gconet_jax.inference.export import export_onnx, export_stablehlo
+from gconet_jax.inference.predictor import Predictor
 from gconet_jax.weights.folder import load_folder, save_folder
 
 COUNTS = (1, 2, 5, 17)
@@ -54,6 +56,25 @@ def test_large_weights_are_in_the_onnx_file(tmp_path):
     (group,) = groups(2)
     outputs = session.run(None, {'images': group.astype(np.float32)})
     assert max(differences(outputs, model, group)) < 1e-3
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings('ignore::UserWarning', 'ignore::DeprecationWarning')  # jax2onnx's
+def test_onnx_of_the_whole_network(tmp_path):
+    pytest.importorskip('jax2onnx')
+    runtime = pytest.importorskip('onnxruntime')
+    meta, _ = golden_cases.load(golden_cases.GOLDEN / 'eval_n5_256.npz')
+    model = golden_cases.released_model(meta)
+    with jax.numpy_rank_promotion('allow'), jax.numpy_dtype_promotion('standard'):
+        export_onnx(model, tmp_path / 'm.onnx', image_size=256)
+    session = runtime.InferenceSession(tmp_path / 'm.onnx')
+    predictor = Predictor(model, image_size=256)
+    for group in groups(*COUNTS):
+        group = group.repeat(256 // SIZE, axis=1).repeat(256 // SIZE, axis=2)
+        _, prob, thresh = session.run(None, {'images': group.astype(np.float32)})
+        (expected,) = predictor.predict([group])
+        np.testing.assert_allclose(prob, expected.prob, atol=1e-3)
+        np.testing.assert_allclose(thresh, expected.thresh, atol=1e-3)
 
 
 def test_stablehlo(model, tmp_path):

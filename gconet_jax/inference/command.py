@@ -77,13 +77,16 @@ def predict(predictors: Sequence[Predictor], options: Options) -> list[str]:
         Lines about files that could not be read, which were passed over.
 
     Raises:
-        InputError: an unknown kind, nothing to read, or nothing that could be read.
+        InputError: an unknown kind, a share that is none, nothing to read, or nothing that could be read.
     """
     unknown = sorted(set(options.kinds) - set(KINDS))
     if unknown:
         raise InputError(f'--save: {", ".join(unknown)} unknown; there are {", ".join(KINDS)}')
+    process, processes = options.share
+    if not 0 <= process < processes:
+        raise InputError(f'--process={process} --processes={processes}: they are 0 to N - 1 of N')
     found = find_groups(options.inputs)
-    mine = list(found.items())[options.share[0] :: options.share[1]]
+    mine = list(found.items())[process::processes]
     names = {group: output_names(files) for group, files in mine}
     todo = [
         (group, files)

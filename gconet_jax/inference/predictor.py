@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from PIL import Image
 from scipy.special import expit
@@ -18,7 +19,7 @@ from gconet_jax.models.gconet_plus import GCoNetPlus
 from gconet_jax.weights.folding import fold
 from gconet_jax.weights.pretrained import load_pretrained
 
-CHUNK = 8  # images in the network at once, at most
+CHUNK = 8  # images in the network at once, at most; on a CPU it is one, which is the fastest there
 WAVE = 16  # small groups go together until they have so many images
 KEPT_BYTES = 1 << 30  # features that wait for the consensus; what is over is computed twice
 
@@ -44,8 +45,8 @@ class Predictor:
 
     Images are resized to the network's square, as in training; a map comes back at the size of its
     image. Memory is bounded by a few images whatever the size of the group, but for what grows with
-    it: 0.5 MB of features an image at 256 x 256, and maps. Programs are compiled for 1, 2, 4 and
-    8 images, so that no group size compiles again. A group of one image has only itself to agree
+    it: 0.5 MB of features an image at 256 x 256, and maps. Programs are compiled for one image, and
+    on GPUs for 2, 4 and 8, so that no group size compiles again. A group of one image has only itself to agree
     with: its map is of what stands out in it.
 
     Attributes:
@@ -58,13 +59,16 @@ class Predictor:
         model: GCoNetPlus,
         *,
         image_size: int,
-        chunk: int = CHUNK,
+        chunk: int | None = None,
         device: Any = None,
     ):
         """`chunk` images at most are in the network at once, of `device` or JAX's default one.
 
-        Results do not depend on it, but for the order of float32 sums.
+        If not given, the fastest number for the device. Results do not depend on it, but for the
+        order of float32 sums.
         """
+        device = device or jax.local_devices()[0]
+        chunk = chunk or (1 if device.platform == 'cpu' else CHUNK)
         self.image_size = image_size
         self.stages = Stages(fold(model), device)
         self._sizes = [2**i for i in range(chunk.bit_length() - 1, -1, -1)]

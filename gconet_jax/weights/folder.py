@@ -73,10 +73,11 @@ def load_folder(folder: str | Path) -> tuple[GCoNetPlus, int]:
         content = json.loads((folder / 'config.json').read_text())
         config = ModelConfig(**content['model'])
         image_size = int(content['image_size'])
-        weights = safetensors.numpy.load_file(folder / 'model.safetensors')
     except (ConfigError, KeyError, OSError, TypeError, ValueError) as error:
         raise WeightsError(f'{folder}/config.json is broken: {error}') from error
-    except safetensors.SafetensorError as error:
+    try:
+        weights = safetensors.numpy.load_file(folder / 'model.safetensors')
+    except (OSError, safetensors.SafetensorError) as error:
         raise WeightsError(f'{folder}/model.safetensors is broken: {error}') from error
     model = abstract_model(config)
     load_state_dict(model, weights)
