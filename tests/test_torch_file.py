@@ -4,6 +4,8 @@ import collections
 import io
 import os
 import pickle
+import struct
+import tracemalloc
 import zipfile
 from typing import ClassVar
 
@@ -11,7 +13,7 @@ import numpy as np
 import pytest
 
 from gconet_jax.weights import torch_file
-from gconet_jax.weights.torch_file import TorchFileError, read_state_dict
+from gconet_jax.weights.torch_file import TorchFileError, read_state_dict, write_state_dict
 
 # What a pickle of `torch.save` calls, by name alone: PyTorch is not needed to write one.
 REBUILD = 'torch._utils', '_rebuild_tensor_v2'
@@ -152,19 +154,99 @@ def test_bombs_are_refused(tmp_path, monkeypatch):
 def test_other_files_are_named(tmp_path, content):
     path = tmp_path / 'a.pth'
     path.write_bytes(content)
-    with pytest.raises(TorchFileError, match=r'a\.pth is no checkpoint'):
+    with pytest.raises(TorchFileError, match=r'a\.pth(:| is no checkpoint)'):
         read_state_dict(path)
 
 
-def test_no_arrays(tmp_path):
+def write_legacy(path, content, arrays, *, counts=None):
+    """As PyTorch did before 1.6."""
+    stream = io.BytesIO()
+    for each in (torch_file.LEGACY_MAGIC, 1001, {'little_endian': True}, content, list(arrays)):
+        Pickler(stream, 2).dump(each)
+    for key, array in arrays.items():
+        stream.write(struct.pack('<q', (counts or {}).get(key, array.size)) + array.tobytes())
+    path.write_bytes(stream.getvalue())
+    return path
+
+
+def test_reads_what_old_torch_saved(tmp_path):
+    content = {'state_dict': {'module.w': good()['w'], 'module.b': good()['b']}, 'epoch': 3}
+    weights = read_state_dict(write_legacy(tmp_path / 'a.pth', content, {'0': A, '1': HALF}))
+    np.testing.assert_array_equal(weights['w'], A)
+    np.testing.assert_array_equal(weights['b'], HALF)
+    assert weights['b'].dtype == np.float16
+
+
+def test_hostile_old_files_are_refused(tmp_path):
+    mark, path = tmp_path / 'ran', tmp_path / 'a.pth'
+    write_legacy(path, {'w': Call('os', 'system', f'touch {mark}')}, {})
+    with pytest.raises(TorchFileError, match=r'it wants to use os\.system'):
+        read_state_dict(path)
+    assert not mark.exists()
+    huge = {'w': tensor('0', (1 << 40,))}
+    with pytest.raises(TorchFileError, match='has not the 1099511627776 numbers'):
+        read_state_dict(write_legacy(path, huge, {'0': A}, counts={'0': 1 << 40}))
+    with pytest.raises(TorchFileError, match='has not the 12 numbers'):
+        read_state_dict(write_legacy(path, good(), {'0': A, '1': HALF}, counts={'0': 13}))
+    path.write_bytes(write_legacy(path, good(), {'0': A, '1': HALF}).read_bytes()[:-5])
+    with pytest.raises(TorchFileError, match='has not the 6 numbers'):
+        read_state_dict(path)
+
+
+def test_tables_as_large_as_a_pickle_asks_for_are_not_made(tmp_path):
+    path = tmp_path / 'a.pth'
+    with zipfile.ZipFile(path, 'w') as file:  # its last opcode but one remembers entry 2^32 - 1
+        file.writestr('archive/data.pkl', b'\x80\x02Nr\xff\xff\xff\xff.')
+    tracemalloc.start()
+    with pytest.raises(TorchFileError, match='holds no arrays'):
+        read_state_dict(path)
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
+
+
+def test_attributes_are_set_on_nothing(tmp_path):
+    # BUILD with (None, {'__doc__': 'x'}), which sets slots, on the function that makes arrays.
+    name = b'X\x07\x00\x00\x00__doc__'
+    attack = b'\x80\x02ctorch._utils\n_rebuild_parameter\nN}' + name + b'X\x01\x00\x00\x00xs\x86b.'
+    with zipfile.ZipFile(tmp_path / 'a.pth', 'w') as file:
+        file.writestr('archive/data.pkl', attack)
+    with pytest.raises(TorchFileError, match='holds no arrays'):
+        read_state_dict(tmp_path / 'a.pth')
+    assert torch_file._rebuild_parameter.__doc__ is None
+
+
+def test_written_files_are_read(tmp_path):
+    arrays = {'w': A, 'h': HALF, 'scalar': np.array(3), 'empty': np.zeros((0, 2), np.float32)}
+    write_state_dict(tmp_path / 'a.pth', arrays)
+    read = read_state_dict(tmp_path / 'a.pth')
+    assert list(read) == list(arrays)
+    for name, value in arrays.items():
+        np.testing.assert_array_equal(read[name], value)
+        assert read[name].dtype == value.dtype
+    assert [path.name for path in tmp_path.iterdir()] == ['a.pth']
+
+
+def test_torch_reads_what_is_written(tmp_path):
+    torch = pytest.importorskip('torch')
+    arrays = {'w': A, 'h': HALF, 'scalar': np.array(3)}
+    write_state_dict(tmp_path / 'a.pth', arrays)
+    read = torch.load(tmp_path / 'a.pth', weights_only=True)
+    for name, value in arrays.items():
+        np.testing.assert_array_equal(read[name].numpy(), value)
+
+
+@pytest.mark.parametrize('legacy', [False, True])
+def test_no_arrays(tmp_path, legacy):
+    writer = write_legacy if legacy else write
     with pytest.raises(TorchFileError, match='holds no arrays by name'):
-        read_state_dict(write(tmp_path / 'a.pth', {'epoch': 3}, {}))
+        read_state_dict(writer(tmp_path / 'a.pth', {'epoch': 3}, {}))
 
 
-def test_a_file_of_torch_itself(tmp_path):
+@pytest.mark.parametrize('zipped', [True, False])
+def test_a_file_of_torch_itself(tmp_path, zipped):
     torch = pytest.importorskip('torch')
     weights = {'w': torch.randn(3, 4).T, 'n': torch.tensor(5), 'h': torch.ones(2).half()}
-    torch.save(weights, tmp_path / 'a.pth')
+    torch.save(weights, tmp_path / 'a.pth', _use_new_zipfile_serialization=zipped)
     read = read_state_dict(tmp_path / 'a.pth')
     for name, value in weights.items():
         np.testing.assert_array_equal(read[name], value.numpy())

@@ -77,7 +77,8 @@ def predict(predictors: Sequence[Predictor], options: Options) -> list[str]:
         Lines about files that could not be read, which were passed over.
 
     Raises:
-        InputError: an unknown kind, a share that is none, nothing to read, or nothing that could be read.
+        InputError: an unknown kind, a share that is none, nothing to read, or nothing that could
+            be read.
     """
     unknown = sorted(set(options.kinds) - set(KINDS))
     if unknown:
