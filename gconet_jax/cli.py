@@ -21,6 +21,7 @@ commands:
   look       inside the network:  gconet-jax look PHOTOS... OUT
   serve      a page for photos:   gconet-jax serve
   export     for other programs:  gconet-jax export OUT.onnx --model=DIR
+  convert    weights of programs: gconet-jax convert MODEL OUT
   check      looks at the data:   gconet-jax check ROOT [SET ...]
 
 `gconet-jax COMMAND --help` lists the flags of a command."""
@@ -35,6 +36,7 @@ def main() -> int:
         'look': look,
         'serve': serve,
         'export': export,
+        'convert': convert,
         'check': check,
     }
     if len(sys.argv) < 2 or sys.argv[1] not in commands:
@@ -241,10 +243,51 @@ def export(argv: Sequence[str]) -> int:
     return _told(run)
 
 
+def convert(argv: Sequence[str]) -> int:
+    """Stores weights as OUT.pth, as an Orbax checkpoint, or as a safetensors folder."""
+    parser = argparse.ArgumentParser(prog='gconet-jax convert', description=convert.__doc__)
+    parser.add_argument('model', help='run, folder, .pth file or hub id')
+    parser.add_argument('out', type=Path, help='.pth, or a folder')
+    _checkpoint_flags(parser)
+    parser.add_argument('--half', action='store_true', help='safetensors with float16 kernels')
+    parser.add_argument('--orbax', action='store_true', help='OUT is the folder of a run')
+    parser.add_argument('--push', metavar='USER/NAME', help='put the folder on the hub, too')
+    arguments = parser.parse_args(argv[1:])
+
+    from gconet_jax.weights import formats
+    from gconet_jax.weights.folder import model_card, save_folder
+
+    out: Path = arguments.out
+
+    def run() -> int:
+        if out.suffix not in ('.pth', ''):
+            raise InputError(f"{out}: the suffix must be '.pth', or none: a folder")
+        if arguments.push and (arguments.orbax or out.suffix):
+            raise InputError('--push: a safetensors folder goes on the hub, nothing else')
+        model, size = _model(arguments)
+        if out.suffix:
+            formats.save_torch(model, out)
+        elif arguments.orbax:
+            formats.save_run(model, out, image_size=size)
+        else:
+            card = model_card(model, image_size=size, source=arguments.model)
+            save_folder(model, out, image_size=size, card=card, half=arguments.half)
+        if arguments.push:
+            formats.push_folder(out, arguments.push)
+        print(f'{arguments.model} is in {out}')
+        return 0
+
+    return _told(run)
+
+
 def _model_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--model', help='run, folder, .pth file or hub id; else the model in the package'
     )
+    _checkpoint_flags(parser)
+
+
+def _checkpoint_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--step', default='latest', help='checkpoint of a run (%(default)s)')
     parser.add_argument('--ema', action='store_true', help="a run's moving averages")
 

@@ -189,6 +189,9 @@ class TrainConfig:
     # that comes alone, and these steps correct them.
     freeze_batch_norm_after: int = 0
     backbone_weights: str = ''  # file of ImageNet weights; '' starts from random ones
+    # A trained network to start from, as predict.py takes it: a run, a folder, a .pth file, a hub
+    # id. Its classifier is left out if it has other classes.
+    initial_weights: str = ''
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -21,6 +21,7 @@ PLACES = (
     'data.cache_dir',
     'data.workers',
     'train.backbone_weights',
+    'train.initial_weights',
 )
 # With a constant rate a run may also become longer or shorter.
 LENGTHS = ('train.steps', 'train.epochs')

@@ -25,6 +25,8 @@ from gconet_jax.training.observer import Observer
 from gconet_jax.training.programs import Programs, memory_errors
 from gconet_jax.training.progress import say
 from gconet_jax.training.safeguards import Interruption
+from gconet_jax.weights.pretrained import load_pretrained
+from gconet_jax.weights.torch_gconet import copy_weights
 from gconet_jax.weights.vgg import load_backbone
 
 
@@ -113,6 +115,8 @@ def _create(config: Config) -> tuple[nnx.GraphDef, state.TrainState]:
     model = GCoNetPlus(config.model, rngs=nnx.Rngs(config.train.seed))
     if config.train.backbone_weights:
         load_backbone(model.backbone, config.train.backbone_weights)
+    if config.train.initial_weights:
+        copy_weights(load_pretrained(config.train.initial_weights)[0], model)
     return state.create(model, config)
 
 

@@ -5,6 +5,7 @@ import json
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import safetensors
 import safetensors.numpy
 
@@ -13,7 +14,9 @@ from gconet_jax.models.gconet_plus import GCoNetPlus, abstract_model
 from gconet_jax.weights.torch_gconet import WeightsError, load_state_dict, save_state_dict
 
 
-def save_folder(model: GCoNetPlus, folder: str | Path, *, image_size: int, card: str) -> None:
+def save_folder(
+    model: GCoNetPlus, folder: str | Path, *, image_size: int, card: str, half: bool = False
+) -> None:
     """Writes the network, its config and its model card; the folder is there whole or not at all.
 
     Args:
@@ -21,22 +24,33 @@ def save_folder(model: GCoNetPlus, folder: str | Path, *, image_size: int, card:
         folder: must not exist yet.
         image_size: height and width that it was trained for, pixels.
         card: README.md of the folder, in Markdown.
+        half: kernels are rounded to float16, for half of the size; vectors are not, for the
+            statistics of batch norm may be beyond its range.
 
     Raises:
-        WeightsError: the folder exists.
+        WeightsError: the folder exists, or a kernel is beyond float16.
     """
     folder = Path(folder)
     if folder.exists():
         raise WeightsError(f'{folder} exists already; remove it or name another folder')
     folder.parent.mkdir(parents=True, exist_ok=True)
+    weights = save_state_dict(model)
+    if half:
+        weights = {name: _halved(name, x) if x.ndim > 1 else x for name, x in weights.items()}
     config = {'image_size': image_size, 'model': dataclasses.asdict(model.config)}
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix='.partial') as partial:
         whole = Path(partial) / 'whole'
         whole.mkdir()
-        safetensors.numpy.save_file(save_state_dict(model), whole / 'model.safetensors')
+        safetensors.numpy.save_file(weights, whole / 'model.safetensors')
         (whole / 'config.json').write_text(json.dumps(config, indent=2) + '\n')
         (whole / 'README.md').write_text(card)
         whole.rename(folder)
+
+
+def _halved(name: str, x: np.ndarray) -> np.ndarray:
+    if np.abs(x).max(initial=0) > np.finfo(np.float16).max:
+        raise WeightsError(f'{name} is beyond float16; store it whole')
+    return x.astype(np.float16)
 
 
 def model_card(model: GCoNetPlus, *, image_size: int, source: str) -> str:

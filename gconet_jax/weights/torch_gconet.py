@@ -62,6 +62,44 @@ def save_state_dict(model: GCoNetPlus) -> dict[str, np.ndarray]:
     }
 
 
+def released_state_dict(model: GCoNetPlus) -> dict[str, np.ndarray]:
+    """`save_state_dict` and what the released code has besides, which nothing uses: zeros."""
+    weights = save_state_dict(model)
+    channels, p1 = model.backbone.channels[-1], model.decoder.channels
+    unused = {
+        'co_x5.conv_output': (channels, channels, 1, 1),
+        'co_x5.conv_transform': (channels, channels, 1, 1),
+        'co_x5.fc_transform': (channels, channels),
+        'conv_out1.0': (1, p1, 1, 1),
+        'conv_out_mask.0': (1, p1, 1, 1),
+    }
+    for name, shape in unused.items():
+        weights.setdefault(f'{name}.weight', np.zeros(shape, np.float32))
+        weights.setdefault(f'{name}.bias', np.zeros(shape[:1], np.float32))
+    norms = [name.removesuffix('.running_var') for name in weights if name.endswith('running_var')]
+    return weights | {f'{name}.num_batches_tracked': np.zeros((), np.int64) for name in norms}
+
+
+def copy_weights(source: GCoNetPlus, target: GCoNetPlus) -> None:
+    """Sets all of `target` from a trained network, in place.
+
+    Its classifier stays as it is if it has other classes, and so does what training alone has: the
+    GCM and the mask of the RACM, where `source` has none.
+
+    Raises:
+      WeightsError: the networks differ otherwise; every entry is listed.
+    """
+    weights, own = save_state_dict(source), save_state_dict(target)
+    heads = ('classifier.', 'pred_layer.', 'conv_out_mask.')
+    for name in [name for name in weights | own if name.startswith(heads)]:
+        loaded = weights.pop(name, None)
+        if name in own:
+            weights[name] = own[name]
+            if loaded is not None and loaded.shape == own[name].shape:
+                weights[name] = loaded
+    load_state_dict(target, weights)
+
+
 def load_state_dict(model: GCoNetPlus, state_dict: Mapping[str, np.ndarray]) -> None:
     """Sets all of `model` from the released code's `state_dict`, in place.
 
