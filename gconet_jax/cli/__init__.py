@@ -1,0 +1,44 @@
+"""`gconet-jax <command>`; `train.py`, `evaluate.py` and `predict.py` are three of the commands.
+
+`runs` has what is done with data sets, `photos` what is done with photos, `weights` what is done
+with files of weights; `arguments` is what they share.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+
+from gconet_jax.cli.photos import look, predict, serve
+from gconet_jax.cli.runs import check, evaluate, train
+from gconet_jax.cli.weights import convert, export
+
+USAGE = """usage: gconet-jax COMMAND [FLAGS]
+
+commands:
+  train      trains a model:      gconet-jax train --config=configs/duts_coco.py --workdir=DIR
+  evaluate   scores runs and maps: gconet-jax evaluate --workdir=DIR --maps=DIR
+  predict    maps of your photos: gconet-jax predict PHOTOS... OUT
+  look       inside the network:  gconet-jax look PHOTOS... OUT
+  serve      a page for photos:   gconet-jax serve
+  export     for other programs:  gconet-jax export OUT.onnx --model=DIR
+  convert    weights of programs: gconet-jax convert MODEL OUT
+  check      looks at the data:   gconet-jax check ROOT [SET ...]
+
+`gconet-jax COMMAND --help` lists the flags of a command."""
+
+
+def main() -> int:
+    """Entry point of the console script."""
+    commands: dict[str, Callable[[Sequence[str]], int]] = {
+        'train': train,
+        'evaluate': evaluate,
+        'predict': predict,
+        'look': look,
+        'serve': serve,
+        'export': export,
+        'convert': convert,
+        'check': check,
+    }
+    if len(sys.argv) < 2 or sys.argv[1] not in commands:
+        print(USAGE)
+        return 0 if sys.argv[1:] in (['--help'], ['-h']) else 2
+    return commands[sys.argv[1]](sys.argv[1:])

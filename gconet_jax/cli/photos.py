@@ -1,0 +1,115 @@
+"""Commands about photos: predict, look, serve."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gconet_jax.cli.arguments import add_model, load_model, split, told
+from gconet_jax.errors import InputError
+
+
+def predict(argv: Sequence[str]) -> int:
+    """Finds what groups of photos share. Returns 1 if nothing could be done."""
+    parser = argparse.ArgumentParser(prog='gconet-jax predict', description=predict.__doc__)
+    parser.add_argument('inputs', nargs='+', type=Path, help='folders of photos, or photos')
+    parser.add_argument('out', type=Path, help='folder of what is made')
+    add_model(parser)
+    parser.add_argument(
+        '--save',
+        default='maps,overlays,sheets',
+        help='of maps, masks, overlays, cutouts, cosegments, thumbnails, sheets (%(default)s)',
+    )
+    parser.add_argument('--background', default='255,255,255', help='R,G,B behind cosegments')
+    parser.add_argument('--thumbnail-size', default='256x256', help='WxH (%(default)s)')
+    parser.add_argument('--resume', action='store_true', help='pass over groups that are done')
+    parser.add_argument('--process', type=int, default=0, help='this one of --processes, from 0')
+    parser.add_argument('--processes', type=int, default=1, help='hosts that share the groups')
+    arguments = parser.parse_args(argv[1:])
+
+    from gconet_jax.inference import command
+
+    def run() -> int:
+        options = command.Options(
+            inputs=tuple(arguments.inputs),
+            out=arguments.out,
+            kinds=split(arguments.save),
+            background=_integers('--background', arguments.background, ',', 3),
+            thumbnail_size=_integers('--thumbnail-size', arguments.thumbnail_size, 'x', 2),
+            resume=arguments.resume,
+            share=(arguments.process, arguments.processes),
+        )
+        for problem in command.predict(_predictors(arguments), options):
+            print(f'passed over: {problem}', file=sys.stderr)
+        print(f'{", ".join(options.kinds)} are in {options.out}')
+        return 0
+
+    return told(run)
+
+
+def look(argv: Sequence[str]) -> int:
+    """Draws what the parts of the network make of groups of photos."""
+    parser = argparse.ArgumentParser(prog='gconet-jax look', description=look.__doc__)
+    parser.add_argument('inputs', nargs='+', type=Path, help='folders of photos, or photos')
+    parser.add_argument('out', type=Path, help='folder of the figures')
+    add_model(parser)
+    arguments = parser.parse_args(argv[1:])
+
+    from gconet_jax.inference import visualize
+
+    def run() -> int:
+        for problem in visualize.look(_predictors(arguments)[0], arguments.inputs, arguments.out):
+            print(f'passed over: {problem}', file=sys.stderr)
+        print(f'figures are in {arguments.out}')
+        return 0
+
+    return told(run)
+
+
+def serve(argv: Sequence[str]) -> int:
+    """Serves a page in which a browser's user drops photos and sees what they share."""
+    parser = argparse.ArgumentParser(prog='gconet-jax serve', description=serve.__doc__)
+    add_model(parser)
+    parser.add_argument(
+        '--host', default='127.0.0.1', help='address to listen at (%(default)s: this machine alone)'
+    )
+    parser.add_argument('--port', type=int, default=7860, help='(%(default)s)')
+    arguments = parser.parse_args(argv[1:])
+
+    def run() -> int:
+        try:
+            from gconet_jax.app import page
+        except ModuleNotFoundError as error:
+            raise InputError(f"{error}; pip install 'gconet-jax[app]'") from error
+        predictor = _predictors(arguments)[0]
+        try:
+            page.serve(predictor, host=arguments.host, port=arguments.port)
+        except OSError as error:
+            raise InputError(f'--host={arguments.host} --port={arguments.port}: {error}') from error
+        return 0
+
+    return told(run)
+
+
+def _predictors(arguments: argparse.Namespace) -> list[Any]:
+    """One predictor a device, with programs that are compiled once and kept on disk."""
+    import jax
+
+    from gconet_jax.inference.predictor import Predictor
+
+    if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
+        cache = Path(os.environ.get('XDG_CACHE_HOME', Path.home() / '.cache')) / 'gconet-jax'
+        jax.config.update('jax_compilation_cache_dir', str(cache))
+    model, image_size = load_model(arguments)
+    return [
+        Predictor(model, image_size=image_size, device=device) for device in jax.local_devices()
+    ]
+
+
+def _integers(flag: str, text: str, between: str, count: int) -> Any:
+    parts = text.split(between)
+    if len(parts) != count or not all(part.isdigit() for part in parts):
+        raise InputError(f'{flag} {text!r}: {count} whole numbers with {between!r} between them')
+    return tuple(map(int, parts))

@@ -1,0 +1,74 @@
+"""Commands about files of weights: export, convert."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from gconet_jax.cli.arguments import add_checkpoint, add_model, load_model, told
+from gconet_jax.errors import InputError
+
+
+def export(argv: Sequence[str]) -> int:
+    """Writes a network for other programs: OUT.onnx, OUT.stablehlo, or a safetensors folder."""
+    parser = argparse.ArgumentParser(prog='gconet-jax export', description=export.__doc__)
+    parser.add_argument('out', type=Path, help='.onnx, .stablehlo, or a folder')
+    add_model(parser)
+    arguments = parser.parse_args(argv[1:])
+
+    from gconet_jax.inference.export import export_onnx, export_stablehlo
+    from gconet_jax.weights.folder import model_card, save_folder
+
+    out: Path = arguments.out
+
+    def run() -> int:
+        if out.suffix not in ('.onnx', '.stablehlo', ''):
+            raise InputError(f"{out}: the suffix must be '.onnx', '.stablehlo', or none: a folder")
+        model, size = load_model(arguments)
+        if out.suffix == '.onnx':
+            export_onnx(model, out, image_size=size)
+        elif out.suffix == '.stablehlo':
+            export_stablehlo(model, out, image_size=size)
+        else:
+            card = model_card(model, image_size=size, source=str(arguments.model))
+            save_folder(model, out, image_size=size, card=card)
+        print(f'{out} takes groups of images of {size} x {size} pixels')
+        return 0
+
+    return told(run)
+
+
+def convert(argv: Sequence[str]) -> int:
+    """Stores weights as OUT.pth, as an Orbax checkpoint, or as a safetensors folder."""
+    parser = argparse.ArgumentParser(prog='gconet-jax convert', description=convert.__doc__)
+    parser.add_argument('model', help='run, folder, .pth file or hub id')
+    parser.add_argument('out', type=Path, help='.pth, or a folder')
+    add_checkpoint(parser)
+    parser.add_argument('--half', action='store_true', help='safetensors with float16 kernels')
+    parser.add_argument('--orbax', action='store_true', help='OUT is the folder of a run')
+    parser.add_argument('--push', metavar='USER/NAME', help='put the folder on the hub, too')
+    arguments = parser.parse_args(argv[1:])
+
+    from gconet_jax.weights import formats
+    from gconet_jax.weights.folder import model_card, save_folder
+
+    out: Path = arguments.out
+
+    def run() -> int:
+        if out.suffix not in ('.pth', ''):
+            raise InputError(f"{out}: the suffix must be '.pth', or none: a folder")
+        if arguments.push and (arguments.orbax or out.suffix):
+            raise InputError('--push: a safetensors folder goes on the hub, nothing else')
+        model, size = load_model(arguments)
+        if out.suffix:
+            formats.save_torch(model, out)
+        elif arguments.orbax:
+            formats.save_run(model, out, image_size=size)
+        else:
+            card = model_card(model, image_size=size, source=arguments.model)
+            save_folder(model, out, image_size=size, card=card, half=arguments.half)
+        if arguments.push:
+            formats.push_folder(out, arguments.push)
+        print(f'{arguments.model} is in {out}')
+        return 0
+
+    return told(run)
