@@ -1,0 +1,58 @@
+"""The model in the package: whole network, ImageNet backbone, small images, hours on a CPU.
+
+    python train.py --config=configs/packaged.py --workdir=runs/packaged \
+        --config.data.root=ROOT --config.train.backbone_weights=vgg16.npz
+"""
+
+from gconet_jax.config import (
+    AugmentConfig,
+    Config,
+    DataConfig,
+    LossConfig,
+    ModelConfig,
+    RunConfig,
+    TrainConfig,
+)
+from gconet_jax.config_dict import as_config_dict
+
+HELD_OUT = ('*/Plant', '*/Sheep', '*/Sofa', '*/Table', '*/Train')
+SAME_CLASSES = ('*/sheep', '*/potted_plant', '*/couch', '*/dining_table', '*/train', '*/bonsai')
+
+
+def get_config():
+    """The settings."""
+    return as_config_dict(
+        Config(
+            model=ModelConfig(racm=False, k=20.0, k_fallback=20.0),
+            loss=LossConfig(iou=5.0, gst=0.0),
+            data=DataConfig(
+                train_sets=('PASCAL-coseg+MSRC+COCO128', 'Caltech-U2'),
+                eval_sets=('PASCAL-coseg',),
+                eval_include=HELD_OUT,
+                exclude=HELD_OUT + SAME_CLASSES,
+                image_size=112,
+                max_images=4,
+                group_sizes=(4,),
+                workers=0,
+            ),
+            augment=AugmentConfig(
+                rotate=0.0,
+                brightness=(0.7, 1.3),
+                contrast=(0.7, 1.3),
+                colour=(0.5, 1.5),
+                sharpness=(1.0, 1.0),
+            ),
+            train=TrainConfig(
+                steps=1300,
+                learning_rate=1e-3,
+                schedule='cosine',
+                warmup_steps=50,
+                clip_norm=0.0,
+                backbone_rate=0.1,
+                frozen=('backbone/stages/0', 'backbone/stages/1', 'backbone/stages/2'),
+                ema=0.995,
+                freeze_batch_norm_after=850,
+            ),
+            run=RunConfig(checkpoint_every=100, keep_latest=3, picture_every=200),
+        )
+    )
