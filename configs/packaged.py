@@ -1,6 +1,6 @@
 """The model in the package: whole network, ImageNet backbone, small images, hours on a CPU.
 
-    python train.py --config=configs/packaged.py --workdir=runs/packaged \
+python train.py --config=configs/packaged.py --workdir=runs/packaged \
         --config.data.root=ROOT --config.train.backbone_weights=vgg16.npz
 """
 

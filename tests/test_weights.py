@@ -1,5 +1,7 @@
 """Weights from files: by name, all mismatches at once, nothing half done."""
 
+import hashlib
+
 import golden_cases
 import jax
 import jax.numpy as jnp
@@ -7,12 +9,17 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from flax import nnx
+from PIL import Image
 
+from gconet_jax import cli
 from gconet_jax.config import ModelConfig
-from gconet_jax.models.gconet_plus import GCoNetPlus
-from gconet_jax.models.layers import with_running_average
+from gconet_jax.errors import InputError
+from gconet_jax.models.gconet_plus import GCoNetPlus, normalize
+from gconet_jax.models.layers import BatchMoments, with_running_average
 from gconet_jax.models.vgg import VGG16
-from gconet_jax.weights import torch_gconet
+from gconet_jax.weights import calibration, torch_gconet, vgg
+from gconet_jax.weights.calibration import calibrate
+from gconet_jax.weights.torch_file import write_state_dict
 from gconet_jax.weights.vgg import load_backbone
 
 META = {'seed': 3, 'db_scale': 1.0, 'thresh_bias': 0.0}
@@ -91,6 +98,102 @@ def test_torchvision_names(tmp_path, batch_norm):
         jax.tree.leaves(nnx.state(model.backbone)), jax.tree.leaves(nnx.state(target)), strict=True
     ):
         np.testing.assert_array_equal(left, right)
+
+
+def torchvision_arrays(model: VGG16) -> dict[str, np.ndarray]:
+    """Of a backbone without batch norm, with the entries that are passed over."""
+    layers = [layer for stage in model.stages for layer in stage]
+    arrays = {'classifier.0.weight': np.zeros((2, 2), np.float32)}
+    indices = [i for stage in torch_gconet.VGG16_INDICES for i in stage]
+    for layer, index in zip(layers, indices, strict=True):
+        kernel = np.asarray(layer.conv.kernel[...])
+        arrays[f'features.{index}.weight'] = torch_gconet.to_torch(kernel)
+        arrays[f'features.{index}.bias'] = np.asarray(layer.bias[...])
+    return arrays
+
+
+def small(batch_norm: bool, seed: int) -> VGG16:
+    return VGG16(batch_norm=batch_norm, width=1 / 16, rngs=nnx.Rngs(seed))
+
+
+def test_files_of_torch_and_their_digests(tmp_path, monkeypatch):
+    source, target = small(False, 0), small(False, 1)
+    path = tmp_path / 'vgg16-397923af.pth'
+    write_state_dict(path, torchvision_arrays(source))
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    with pytest.raises(torch_gconet.WeightsError, match=f'begins with {digest[:8]}, not 397923af'):
+        load_backbone(target, path)
+    monkeypatch.setitem(vgg.OFFICIAL, path.name, digest[:8])
+    load_backbone(target, path)
+    for left, right in zip(
+        jax.tree.leaves(nnx.state(source)), jax.tree.leaves(nnx.state(target)), strict=True
+    ):
+        np.testing.assert_array_equal(left, right)
+
+
+def test_a_backbone_of_the_hub(tmp_path, monkeypatch):
+    hub = pytest.importorskip('huggingface_hub')
+    source, target = small(False, 0), small(False, 1)
+    arrays = {name: np.ascontiguousarray(x) for name, x in torchvision_arrays(source).items()}
+    safetensors.numpy.save_file(arrays, tmp_path / 'model.safetensors')
+    asked = []
+    monkeypatch.setattr(hub, 'snapshot_download', lambda name, **_: asked.append(name) or tmp_path)
+    load_backbone(target, 'timm/vgg16.tv_in1k')
+    assert asked == ['timm/vgg16.tv_in1k']
+    kernel = target.stages[4][2].conv.kernel[...]
+    np.testing.assert_array_equal(kernel, source.stages[4][2].conv.kernel[...])
+
+
+def test_all_that_does_not_fit_is_listed(tmp_path):
+    arrays = torchvision_arrays(small(False, 0))
+    del arrays['features.5.bias']
+    arrays |= {'features.99.weight': arrays['features.0.bias'], 'features.0.bias': np.zeros(1)}
+    write_state_dict(tmp_path / 'a.pth', arrays)
+    with pytest.raises(torch_gconet.WeightsError) as error:
+        load_backbone(small(False, 0), tmp_path / 'a.pth')
+    assert str(error.value).splitlines()[1:] == [
+        '  missing: features.5.bias',
+        '  shape of features.0.bias: (1,), not (4,)',
+        '  unexpected: features.99.weight',
+    ]
+    with pytest.raises(torch_gconet.WeightsError, match='gconet-jax convert VGG16'):
+        load_backbone(small(True, 0), tmp_path / 'a.pth')
+
+
+def test_calibration_measures_what_batch_norm_would_and_changes_nothing(tmp_path):
+    plain, normalised = small(False, 0), small(True, 1)
+    images = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), np.uint8)
+    arrays = calibrate(plain, [images[:2], images[2:]])
+    safetensors.numpy.save_file(arrays, tmp_path / 'bn.safetensors')
+    load_backbone(normalised, tmp_path / 'bn.safetensors')
+    x, valid = normalize(jnp.asarray(images)), jnp.ones(5, bool)
+    expected = plain(x, valid)
+    for left, right in zip(with_running_average(normalised)(x, valid), expected, strict=True):
+        np.testing.assert_allclose(left, right, atol=1e-4 * float(jnp.abs(right).max()))
+    # In training, batch statistics over the same images are the running ones, all the way down.
+    trained, _ = nnx.capture(normalised, BatchMoments)(x, valid)
+    for left, right in zip(trained, expected, strict=True):
+        np.testing.assert_allclose(left, right, atol=1e-3 * float(jnp.abs(right).max()))
+    with pytest.raises(InputError, match='no photos to calibrate'):
+        calibrate(plain, [])
+
+
+def test_calibration_from_files(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(calibration, 'VGG16', lambda **_: small(False, 2))
+    write_state_dict(tmp_path / 'vgg.pth', torchvision_arrays(small(False, 0)))
+    (tmp_path / 'photos').mkdir()
+    for i in range(3):
+        noise = np.random.default_rng(i).integers(0, 256, (20, 30, 3), np.uint8)
+        Image.fromarray(noise).save(tmp_path / 'photos' / f'{i}.png')
+    (tmp_path / 'photos' / 'broken.jpg').write_text('no photo')
+    out = tmp_path / 'bn.safetensors'
+    flags = [str(tmp_path / 'vgg.pth'), str(out), f'--calibrate={tmp_path / "photos"}']
+    assert cli.convert(['convert', *flags]) == 0
+    assert 'the statistics of 3 photos' in capsys.readouterr().out
+    target = small(True, 3)
+    load_backbone(target, out)
+    kernel = target.stages[0][0].conv.kernel[...]
+    np.testing.assert_array_equal(kernel, small(False, 0).stages[0][0].conv.kernel[...])
 
 
 def test_backbone_files_that_do_not_fit(tmp_path):

@@ -38,22 +38,33 @@ def export(argv: Sequence[str]) -> int:
 
 
 def convert(argv: Sequence[str]) -> int:
-    """Stores weights as OUT.pth, as an Orbax checkpoint, or as a safetensors folder."""
+    """Stores a network as OUT.pth, an Orbax checkpoint, or a safetensors folder.
+
+    With --calibrate, turns a VGG-16 without batch norm into OUT.safetensors of one that has it.
+    """
     parser = argparse.ArgumentParser(prog='gconet-jax convert', description=convert.__doc__)
-    parser.add_argument('model', help='run, folder, .pth file or hub id')
-    parser.add_argument('out', type=Path, help='.pth, or a folder')
+    parser.add_argument('model', help='run, folder, .pth file or hub id; or a VGG-16')
+    parser.add_argument('out', type=Path, help='.pth, or a folder; or .safetensors of a VGG-16-BN')
     add_checkpoint(parser)
     parser.add_argument('--half', action='store_true', help='safetensors with float16 kernels')
     parser.add_argument('--orbax', action='store_true', help='OUT is the folder of a run')
+    parser.add_argument('--calibrate', type=Path, metavar='PHOTOS', help='folder of photos')
     parser.add_argument('--push', metavar='USER/NAME', help='put the folder on the hub, too')
     arguments = parser.parse_args(argv[1:])
 
-    from gconet_jax.weights import formats
+    from gconet_jax.weights import formats, hub
+    from gconet_jax.weights.calibration import calibrate_file
     from gconet_jax.weights.folder import model_card, save_folder
 
     out: Path = arguments.out
 
     def run() -> int:
+        if arguments.calibrate:
+            if out.suffix != '.safetensors':
+                raise InputError(f'{out}: a calibrated VGG-16 is a .safetensors file')
+            used = calibrate_file(arguments.model, arguments.calibrate, out)
+            print(f'{out} has the statistics of {used} photos')
+            return 0
         if out.suffix not in ('.pth', ''):
             raise InputError(f"{out}: the suffix must be '.pth', or none: a folder")
         if arguments.push and (arguments.orbax or out.suffix):
@@ -67,7 +78,7 @@ def convert(argv: Sequence[str]) -> int:
             card = model_card(model, image_size=size, source=arguments.model)
             save_folder(model, out, image_size=size, card=card, half=arguments.half)
         if arguments.push:
-            formats.push_folder(out, arguments.push)
+            hub.push(out, arguments.push)
         print(f'{arguments.model} is in {out}')
         return 0
 

@@ -1,11 +1,10 @@
-"""A network as other programs store it: PyTorch's file, an Orbax checkpoint, a model on the hub."""
+"""A network as other programs store it: PyTorch's file, an Orbax checkpoint."""
 
 from pathlib import Path
 
 from orbax.checkpoint import v1 as ocp
 
 from gconet_jax.config import Config, DataConfig
-from gconet_jax.errors import InputError
 from gconet_jax.models.gconet_plus import GCoNetPlus
 from gconet_jax.training import config_file, state
 from gconet_jax.weights.torch_file import write_state_dict
@@ -33,21 +32,3 @@ def save_run(model: GCoNetPlus, workdir: Path, *, image_size: int) -> None:
     parts = {'model': state.saved_parts(train_state)['model']}
     with ocp.training.Checkpointer(str((workdir / 'checkpoints').absolute())) as checkpointer:
         checkpointer.save_checkpointables(0, parts)
-
-
-def push_folder(folder: Path, name: str) -> None:
-    """Puts a folder of `weights.folder.save_folder` on the Hugging Face hub as 'user/name'.
-
-    Raises:
-        InputError: huggingface-hub is not installed, or the hub refuses.
-    """
-    try:
-        from huggingface_hub import HfApi
-    except ImportError as error:
-        raise InputError(f'{error}; pip install huggingface-hub') from error
-    try:
-        api = HfApi()
-        api.create_repo(name, exist_ok=True)
-        api.upload_folder(repo_id=name, folder_path=folder)
-    except Exception as error:  # of the network, the hub or the name
-        raise InputError(f'{folder} could not be put on the hub as {name}: {error}') from error

@@ -1,7 +1,6 @@
 """A trained network from wherever it lies: a run, a folder, a released file, a hub."""
 
 import dataclasses
-import re
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +9,11 @@ from gconet_jax.config import Config, released
 from gconet_jax.errors import InputError
 from gconet_jax.models.gconet_plus import GCoNetPlus, abstract_model
 from gconet_jax.weights.folder import load_folder
+from gconet_jax.weights.hub import HUB_ID, fetch
 from gconet_jax.weights.torch_file import read_state_dict
 from gconet_jax.weights.torch_gconet import WeightsError, load_state_dict
 
 BOX = Path(__file__).parent / 'box'  # the model that is part of the package
-HUB_ID = re.compile(r'[\w.-]+/[\w.-]+')
 
 
 def load_pretrained(
@@ -51,7 +50,7 @@ def load_pretrained(
             f'{source} is neither the folder of a run, nor a folder with model.safetensors, nor a '
             '.pth file, nor the id of a model on the Hugging Face hub'
         )
-    return load_folder(_download(str(source)))
+    return load_folder(fetch(str(source)))
 
 
 def _released(path: Path) -> tuple[GCoNetPlus, int]:
@@ -68,18 +67,3 @@ def _released(path: Path) -> tuple[GCoNetPlus, int]:
     model = abstract_model(model_config)
     load_state_dict(model, weights)
     return model, config.data.image_size
-
-
-def _download(name: str) -> Path:
-    try:
-        from huggingface_hub import snapshot_download
-    except ImportError as error:
-        raise InputError(
-            f'{name} is no file or folder here; to fetch it from the Hugging Face hub, '
-            'pip install huggingface-hub'
-        ) from error
-    try:
-        patterns = ['*.safetensors', 'config.json', 'README.md']
-        return Path(snapshot_download(name, allow_patterns=patterns))
-    except Exception as error:  # of the network, the hub or the name
-        raise InputError(f'{name} could not be fetched from the hub: {error}') from error
