@@ -123,3 +123,40 @@ def test_crop_enlarges_the_middle():
 def test_bad_strengths_name_the_field(fields):
     with pytest.raises(ConfigError, match=rf'config\.augment\.{next(iter(fields))}'):
         AugmentConfig(**fields)
+
+
+def test_an_object_of_the_other_group_comes_into_the_image_and_not_into_the_mask():
+    size = 64
+    image, mask = np.full((size, size, 3), 200, np.uint8), np.full((size, size), 255, np.uint8)
+    other, other_mask = np.zeros((size, size, 3), np.uint8), np.zeros((size, size), np.uint8)
+    other_mask[16:48, 16:48] = 255
+    always = dataclasses.replace(OFF, distract=1.0)
+    for seed in range(5):
+        changed, cut = augment.distract(
+            jax.random.key(seed), *map(jnp.asarray, (image, mask, other, other_mask)), always
+        )
+        pasted = np.asarray(changed)[..., 0] < 100
+        share = pasted.sum() / (32 * 32)  # of the area of the object
+        assert augment.SMALLEST**2 - 0.1 < share < augment.LARGEST**2 + 0.1
+        np.testing.assert_array_equal(pasted, np.asarray(cut) < 128)
+        ends = np.flatnonzero(pasted.any(axis=0))
+        assert ends.size == ends[-1] - ends[0] + 1  # one square, whole
+    never = dataclasses.replace(OFF, distract=0.0)
+    same, uncut = augment.distract(
+        jax.random.key(0), *map(jnp.asarray, (image, mask, other, other_mask)), never
+    )
+    np.testing.assert_array_equal(same, image)
+    np.testing.assert_array_equal(uncut, mask)
+
+
+def test_distracting_objects_are_of_the_other_group_of_the_pair():
+    given = batch()
+    changed = augment.make_augment(dataclasses.replace(OFF, distract=1.0), 0)(given, 3)
+    assert not np.asarray(changed['image'])[:, :, -1].any()  # padding stays black
+    assert (np.asarray(changed['mask']) <= np.asarray(given['mask'])).all()
+    moved = np.asarray(changed['image'] != given['image']).any(axis=(2, 3, 4, 5))
+    assert moved.all()
+    alone = given | {'mask': given['mask'].at[:, 1].set(0)}  # nothing in the second to take
+    changed = augment.make_augment(dataclasses.replace(OFF, distract=1.0), 0)(alone, 3)
+    np.testing.assert_array_equal(changed['image'][:, 0], given['image'][:, 0])
+    assert (np.asarray(changed['image'])[:, 1] != np.asarray(given['image'])[:, 1]).any()

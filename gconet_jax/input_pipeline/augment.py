@@ -20,6 +20,8 @@ from gconet_jax.config import AugmentConfig
 Batch = dict[str, jax.Array]
 # Of red, green and blue in PIL's grey, in units of 2^-16.
 GREY = (19595, 38470, 7471)
+# The scale at which an object of another group comes into an image.
+SMALLEST, LARGEST = 0.5, 0.9
 # PIL's ImageFilter.SMOOTH.
 SMOOTH = ((1, 1, 1), (1, 5, 1), (1, 1, 1))
 
@@ -35,19 +37,25 @@ def make_augment(
     if config == AugmentConfig.off():
         return lambda batch, step: batch
 
-    def of_image(key: jax.Array, place: jax.Array, image: jax.Array, mask: jax.Array):
-        return change(jax.random.fold_in(key, place), image, mask, config)
+    def over_batch(of_image: Callable[..., Any], count: int) -> Callable[..., Any]:
+        def with_key(key: jax.Array, place: jax.Array, *pixels: jax.Array):
+            return of_image(jax.random.fold_in(key, place), *pixels, config)
 
-    of_batch = of_image
-    for _ in ('pair', 'group', 'image'):
-        of_batch = jax.vmap(of_batch, (None, 0, 0, 0))
+        of_batch = with_key
+        for _ in ('pair', 'group', 'image'):
+            of_batch = jax.vmap(of_batch, (None, *[0] * (1 + count)))
+        return of_batch
 
     @functools.partial(jax.jit, out_shardings=shardings)
     def augment(batch: Batch, step: jax.Array) -> Batch:
         valid = batch['valid']
         key = jax.random.fold_in(jax.random.key(seed), step)
         places = jnp.arange(valid.size).reshape(valid.shape)
-        image, mask = of_batch(key, places, batch['image'], batch['mask'])
+        image, mask = over_batch(change, 2)(key, places, batch['image'], batch['mask'])
+        if config.distract:
+            others = image[:, ::-1], mask[:, ::-1]
+            places += valid.size
+            image, mask = over_batch(distract, 4)(key, places, image, mask, *others)
         seen = valid[..., None, None]
         return batch | {
             'image': jnp.where(seen[..., None], image, 0),
@@ -93,6 +101,41 @@ def change(
     if config.pepper:
         x = pepper(next(keys), x, config.pepper)
     return x.astype(jnp.uint8), y[..., 0].astype(jnp.uint8)
+
+
+def distract(
+    key: jax.Array,
+    image: jax.Array,
+    mask: jax.Array,
+    other: jax.Array,
+    other_mask: jax.Array,
+    config: AugmentConfig,
+) -> tuple[jax.Array, jax.Array]:
+    """An image and its mask, uint8, with the object of another group in it, by `config.distract`.
+
+    The object is shrunk with its image, which goes somewhere within this one, and is no part of the
+    mask. What is shared is then to be told from what is salient (in the way of the jigsaws of Zhang
+    et al., "Gradient-Induced Co-Saliency Detection", ECCV 2020).
+    """
+    happens, side, where = jax.random.split(key, 3)
+    size = image.shape[0]
+    scale = jax.random.uniform(side, minval=SMALLEST, maxval=LARGEST)
+    top, left = jax.random.uniform(where, (2,)) * (1 - scale) * size
+    centres = jnp.arange(size, dtype=jnp.float32) + 0.5
+    rows, columns = jnp.meshgrid(
+        (centres - top) / scale - 0.5, (centres - left) / scale - 0.5, indexing='ij'
+    )
+
+    def sample(channel: jax.Array) -> jax.Array:
+        return map_coordinates(channel, [rows, columns], order=1, mode='constant')
+
+    layers = jnp.concatenate([other, other_mask[..., None]], axis=-1).astype(jnp.float32)
+    layers = jax.vmap(sample, -1, -1)(layers)
+    happens = jax.random.bernoulli(happens, config.distract).astype(jnp.float32)
+    alpha = happens * layers[..., 3] / 255
+    x, y = image.astype(jnp.float32), mask.astype(jnp.float32)
+    x, y = x + alpha[..., None] * (layers[..., :3] - x), y * (1 - alpha)
+    return x.round().astype(jnp.uint8), y.round().astype(jnp.uint8)
 
 
 def rotate(x: jax.Array, degrees: jax.Array) -> jax.Array:
