@@ -7,7 +7,7 @@
         --config.data.root=ROOT --config.train.initial_weights=runs/packaged/start
 
 The second run puts objects of the other group into images, so that what stands out is not enough.
-The first was stopped at step 990 of 1,300.
+The first was stopped at step 991 of 1,300.
 """
 
 import dataclasses
