@@ -1,16 +1,12 @@
 """The model in the package: the whole network, an ImageNet backbone, small images, hours on a CPU.
 
-    python train.py --config=configs/packaged.py --workdir=runs/packaged/first \
+    python train.py --config=configs/packaged.py --workdir=runs/packaged \
         --config.data.root=ROOT --config.train.backbone_weights=vgg16_bn.safetensors
-    gconet-jax convert runs/packaged/first runs/packaged/start --ema
-    python train.py --config=configs/packaged.py:distracted --workdir=runs/packaged/second \
-        --config.data.root=ROOT --config.train.initial_weights=runs/packaged/start
 
-The second run puts objects of the other group into images, so that what stands out is not enough.
-The first was stopped at step 991 of 1,300.
+It was stopped at step 991 of 1,300; the package has its moving averages:
+
+    gconet-jax convert runs/packaged gconet_jax/weights/box --half --ema
 """
-
-import dataclasses
 
 from gconet_jax.config import (
     AugmentConfig,
@@ -27,8 +23,8 @@ HELD_OUT = ('*/Plant', '*/Sheep', '*/Sofa', '*/Table', '*/Train')
 SAME_CLASSES = ('*/sheep', '*/potted_plant', '*/couch', '*/dining_table', '*/train', '*/bonsai')
 
 
-def get_config(variant: str = 'first'):
-    """`variant`: 'first' or 'distracted'."""
+def get_config():
+    """The settings."""
     config = Config(
         model=ModelConfig(racm=False, k=20.0, k_fallback=20.0),
         loss=LossConfig(iou=5.0, gst=0.0),
@@ -61,17 +57,4 @@ def get_config(variant: str = 'first'):
         ),
         run=RunConfig(checkpoint_every=100, keep_latest=3, picture_every=200),
     )
-    if variant == 'distracted':
-        replace = dataclasses.replace
-        train = replace(
-            config.train,
-            steps=420,
-            learning_rate=5e-4,
-            warmup_steps=20,
-            ema=0.99,
-            freeze_batch_norm_after=1,
-        )
-        config = replace(config, augment=replace(config.augment, distract=0.6), train=train)
-    elif variant != 'first':
-        raise ValueError(f"variant {variant!r} is neither 'first' nor 'distracted'")
     return as_config_dict(config)

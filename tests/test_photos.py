@@ -132,3 +132,10 @@ def test_nothing_to_read_is_told(tmp_path):
 def test_no_output_overwrites_another():
     files = [Path(name) for name in ('a/1.jpg', 'a/1.png', 'a/2.jpg', 'b/1.jpg')]
     assert output_names(files) == ['1_jpg', '1_png', '2', '1_jpg_2']
+
+
+def test_an_input_given_twice_is_taken_once(tmp_path, monkeypatch):
+    (tmp_path / 'a').mkdir()
+    (tmp_path / 'a' / '1.jpg').touch()
+    monkeypatch.chdir(tmp_path)
+    assert list(find_groups([tmp_path / 'a', Path('a'), Path('a/../a')])) == ['a']

@@ -12,6 +12,7 @@ from test_torch_file import tensor, write
 from gconet_jax import cli
 from gconet_jax.errors import InputError
 from gconet_jax.inference.predictor import Predictor
+from gconet_jax.weights import pretrained
 from gconet_jax.weights.folder import load_folder, save_folder
 from gconet_jax.weights.pretrained import load_pretrained
 from gconet_jax.weights.torch_gconet import WeightsError
@@ -169,6 +170,7 @@ def test_a_released_file_has_the_released_settings(tmp_path):
 
 
 def test_sources_that_are_not_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(pretrained, 'BOX', tmp_path / 'none')
     with pytest.raises(InputError, match='has no model of its own'):
         load_pretrained()
     with pytest.raises(InputError, match='neither the folder of a run'):

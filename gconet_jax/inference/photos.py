@@ -51,6 +51,7 @@ def find_groups(inputs: Sequence[Path]) -> dict[str, list[Path]]:
         DataError: an input is not there, or there are no photos.
     """
     groups: dict[str, list[Path]] = {}
+    inputs = list({path.resolve(): path for path in inputs}.values())  # none twice
     single = [path for path in inputs if path.is_file()]
     if single:
         groups[single[0].resolve().parent.name or 'photos'] = single
