@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import test_training
 
+import gconet_jax.app
 from gconet_jax import cli
 from gconet_jax.config import Config, ConfigError, released
 from gconet_jax.config_dict import as_config_dict, from_config_dict
@@ -77,6 +78,9 @@ def test_command_without_arguments_shows_usage(monkeypatch, capsys):
 def test_serve_without_gradio_names_the_remedy(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, 'gradio', None)
     monkeypatch.delitem(sys.modules, 'gconet_jax.app.page', raising=False)
+    monkeypatch.delattr(
+        gconet_jax.app, 'page', raising=False
+    )  # of an import before
     assert cli.serve(['serve']) == 1
     assert "pip install 'gconet-jax[app]'" in capsys.readouterr().err
 
