@@ -62,22 +62,26 @@ def serve(
         OSError: the port is taken, or the address is not of this machine.
     """
     limits = limits or Limits()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the folder goes then too
-    with tempfile.TemporaryDirectory(prefix='gconet-jax-') as folder:
-        os.environ['GRADIO_TEMP_DIR'] = folder
-        build(predictor, limits).launch(
-            server_name=host,
-            server_port=port,
-            share=False,
-            max_file_size=f'{limits.megabytes}mb',
-            state_session_capacity=VISITORS,
-            theme=Default(font=['system-ui', 'sans-serif'], font_mono=['monospace']),
-            css=CSS,
-            footer_links=[],
-            run_history=False,
-            enable_monitoring=False,
-            ssr_mode=False,
-        )
+    # So that SIGTERM, too, ends in the removal of the folder.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with tempfile.TemporaryDirectory(prefix='gconet-jax-') as folder:
+            os.environ['GRADIO_TEMP_DIR'] = folder
+            build(predictor, limits).launch(
+                server_name=host,
+                server_port=port,
+                share=False,
+                max_file_size=f'{limits.megabytes}mb',
+                state_session_capacity=VISITORS,
+                theme=Default(font=['system-ui', 'sans-serif'], font_mono=['monospace']),
+                css=CSS,
+                footer_links=[],
+                run_history=False,
+                enable_monitoring=False,
+                ssr_mode=False,
+            )
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def build(predictor: Predict, limits: Limits) -> gr.Blocks:
