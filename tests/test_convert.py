@@ -9,7 +9,7 @@ from golden_cases import GOLDEN
 from test_predictor import SIZE, groups, make_model
 
 from gconet_jax import cli
-from gconet_jax.config import Config
+from gconet_jax.config import ModelConfig
 from gconet_jax.inference.predictor import Predictor
 from gconet_jax.models.gconet_plus import abstract_model
 from gconet_jax.weights.folder import save_folder
@@ -20,6 +20,7 @@ from gconet_jax.weights.torch_gconet import (
     copy_weights,
     released_state_dict,
     save_state_dict,
+    variables,
 )
 
 
@@ -62,19 +63,12 @@ def test_pth_keeps_every_bit(source, model, tmp_path):
 
 def test_the_released_code_finds_all_that_it_has():
     wanted = json.loads((GOLDEN / 'state_dict.json').read_text())
-    config = Config().model
     for mask in ('conv', 'output'):
-        model = abstract_model(type(config)(racm_mask=mask))
-        for variable in _variables(model):
+        model = abstract_model(ModelConfig(racm_mask=mask))
+        for variable in variables(model).values():
             variable.set_value(jnp.zeros(variable.shape))
         written = {name: list(x.shape) for name, x in released_state_dict(model).items()}
         assert written == wanted
-
-
-def _variables(model):
-    from gconet_jax.weights.torch_gconet import variables
-
-    return variables(model).values()
 
 
 def test_a_pth_of_full_width_round_trips(tmp_path):
