@@ -145,10 +145,10 @@ class AugmentConfig:
     sharpness: tuple[float, ...] = (0.0, 3.0)
     crop: float = 0.0  # up to this part of height and width is cut off around the middle
     pepper: float = 0.0  # part of the pixels that turn black or white. released option: 0.0015
-    distract: float = 0.0  # probability that an object of the pair's other group is put into it
+    jigsaw: float = 0.0  # probability that it is joined with another image of the batch
 
     def __post_init__(self) -> None:
-        for name in ('flip', 'rotate', 'crop', 'pepper', 'distract'):
+        for name in ('flip', 'rotate', 'crop', 'pepper', 'jigsaw'):
             value = getattr(self, name)
             _require(0 <= value <= 1, f'augment.{name}', f'{value} is not in [0, 1]')
         _require(self.crop < 1, 'augment.crop', 'must leave something')

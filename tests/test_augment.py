@@ -125,38 +125,44 @@ def test_bad_strengths_name_the_field(fields):
         AugmentConfig(**fields)
 
 
-def test_an_object_of_the_other_group_comes_into_the_image_and_not_into_the_mask():
+def test_a_join_squeezes_both_images_and_their_masks():
     size = 64
-    image, mask = np.full((size, size, 3), 200, np.uint8), np.full((size, size), 255, np.uint8)
-    other, other_mask = np.zeros((size, size, 3), np.uint8), np.zeros((size, size), np.uint8)
-    other_mask[16:48, 16:48] = 255
-    always = dataclasses.replace(OFF, distract=1.0)
-    for seed in range(5):
-        changed, cut = augment.distract(
-            jax.random.key(seed), *map(jnp.asarray, (image, mask, other, other_mask)), always
-        )
-        pasted = np.asarray(changed)[..., 0] < 100
-        share = pasted.sum() / (32 * 32)  # of the area of the object
-        assert augment.SMALLEST**2 - 0.1 < share < augment.LARGEST**2 + 0.1
-        np.testing.assert_array_equal(pasted, np.asarray(cut) < 128)
-        ends = np.flatnonzero(pasted.any(axis=0))
-        assert ends.size == ends[-1] - ends[0] + 1  # one square, whole
-    never = dataclasses.replace(OFF, distract=0.0)
-    same, uncut = augment.distract(
-        jax.random.key(0), *map(jnp.asarray, (image, mask, other, other_mask)), never
-    )
-    np.testing.assert_array_equal(same, image)
-    np.testing.assert_array_equal(uncut, mask)
+    rows = np.broadcast_to(np.linspace(0, 100, size)[:, None, None], (size, size, 3))
+    image, other = rows.astype(np.uint8), (150 + rows).astype(np.uint8)
+    mask, other_mask = np.full((size, size), 255, np.uint8), np.zeros((size, size), np.uint8)
+    seen = set()
+    for seed in range(20):
+        arguments = map(jnp.asarray, (image, mask, other, other_mask))
+        joined, joined_mask = map(np.asarray, augment.join(jax.random.key(seed), *arguments))
+        own = joined[..., 0] < 125
+        np.testing.assert_array_equal(joined_mask, np.where(own, 255, 0))
+        assert augment.LEAST_OWN - 0.02 < own.mean() < augment.MOST_OWN + 0.02
+        across = bool((own == own[:1]).all())
+        line = own[0] if across else own[:, 0]
+        assert np.count_nonzero(np.diff(line)) == 1  # one joint
+        for shown, ends in ((joined[own], (0, 100)), (joined[~own], (150, 250))):
+            assert (
+                max(abs(int(shown.min()) - ends[0]), abs(int(shown.max()) - ends[1])) <= 4
+            )  # all of it
+        seen.add((across, bool(line[0])))
+    assert len(seen) == 4  # every way happens
 
 
-def test_distracting_objects_are_of_the_other_group_of_the_pair():
-    given = batch()
-    changed = augment.make_augment(dataclasses.replace(OFF, distract=1.0), 0)(given, 3)
-    assert not np.asarray(changed['image'])[:, :, -1].any()  # padding stays black
-    assert (np.asarray(changed['mask']) <= np.asarray(given['mask'])).all()
-    moved = np.asarray(changed['image'] != given['image']).any(axis=(2, 3, 4, 5))
-    assert moved.all()
-    alone = given | {'mask': given['mask'].at[:, 1].set(0)}  # nothing in the second to take
-    changed = augment.make_augment(dataclasses.replace(OFF, distract=1.0), 0)(alone, 3)
-    np.testing.assert_array_equal(changed['image'][:, 0], given['image'][:, 0])
-    assert (np.asarray(changed['image'])[:, 1] != np.asarray(given['image'])[:, 1]).any()
+def test_jigsaws_take_from_the_whole_batch_and_keep_the_masks_of_their_own_group():
+    given = batch(count=8)
+    images = jnp.concatenate([given['image'], given['image'][:, ::-1]])  # two pairs
+    level = np.uint8(10 + 60 * np.arange(4)).reshape(2, 2, 1, 1, 1, 1)  # of a group's images
+    valid = jnp.concatenate([given['valid']] * 2)
+    images = jnp.where(valid[..., None, None, None], level, jnp.zeros_like(images))
+    masks = jnp.where(images[..., 0] > 0, jnp.uint8(255), jnp.uint8(0))
+    given = {'image': images, 'mask': masks, 'valid': valid, 'label': jnp.zeros((2, 2), jnp.int32)}
+    changed = augment.make_augment(dataclasses.replace(OFF, jigsaw=1.0), 0)(given, 3)
+    x, y = np.asarray(changed['image'])[..., 0], np.asarray(changed['mask'])
+    assert not x[:, :, -1].any()  # padding stays black
+    own = x[:, :, :-1] == level[..., 0]
+    np.testing.assert_array_equal(y[:, :, :-1], np.where(own, 255, 0))
+    met = [set(np.unique(x[p, g, :-1])) for p in (0, 1) for g in (0, 1)]
+    assert set.union(*met) == {10, 70, 130, 190}
+    assert min(len(levels) for levels in met) > 2
+    never = augment.make_augment(dataclasses.replace(OFF, jigsaw=0.0, pepper=1e-9), 0)(given, 3)
+    np.testing.assert_array_equal(never['image'], images)
