@@ -1,12 +1,27 @@
-"""The all-pairs similarity of a group: how well each position is found in the other images."""
+"""The all-pairs similarity of a group: how well each position is found in the other images.
+
+Three forms compute the same: `einsum` has the whole similarity in memory, as the paper writes it;
+`blockwise` only that of one image's keys at a time; `pallas` is one kernel for NVIDIA GPUs, in
+which the similarity never leaves the chip. The last two share a backward pass, which follows the
+positions at which the maxima were found: (N·S, M) of them, where the matrix has (N·S, M·T).
+"""
+
+import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
+from gconet_jax.affinity_kernel import search as search_in_kernel
 from gconet_jax.models.layers import precise_type
 
+# The largest similarity that an accelerator is to hold, bytes; training keeps three like it.
+LARGEST_MATRIX = 2**30
 
-def group_affinity(query: jax.Array, key: jax.Array, valid: jax.Array) -> jax.Array:
+
+def group_affinity(
+    query: jax.Array, key: jax.Array, valid: jax.Array, form: str = 'auto'
+) -> jax.Array:
     """Mean over a group's images of the best match of each position in them.
 
     A position of image n is compared with every position of every image m of its group (its own
@@ -17,20 +32,103 @@ def group_affinity(query: jax.Array, key: jax.Array, valid: jax.Array) -> jax.Ar
       query: (G, N, S, D); G groups of N images with S positions each.
       key: (G, N, S, D).
       valid: (G, N) bool; images that are padding are no match for anyone.
+      form: of the computation, 'einsum', 'blockwise' or 'pallas'; 'auto': by `choose`.
 
     Returns:
       (G, N, S), unscaled, in float32 even for smaller inputs. Rows of padding images are finite and
       mean nothing.
     """
-    best = best_matches(query, key)
+    best = best_matches(query, key, form)
     weight = valid.astype(best.dtype)
     total = jnp.einsum('gnsm,gm->gns', best, weight, precision=jax.lax.Precision.HIGHEST)
     return total / jnp.maximum(weight.sum(axis=-1), 1)[:, None, None]
 
 
-def best_matches(query: jax.Array, key: jax.Array) -> jax.Array:
-    """(G, N, S, D) by (G, M, T, D): the best match of each position in each image, (G, N, S, M)."""
-    similarity = jnp.einsum(
-        'gnsd,gmtd->gnsmt', query, key, preferred_element_type=precise_type(query.dtype)
-    )
-    return similarity.max(axis=-1)
+def best_matches(query: jax.Array, key: jax.Array, form: str = 'auto') -> jax.Array:
+    """The best match of each position in each image.
+
+    Args:
+      query: (G, N, S, D).
+      key: (G, M, T, D).
+      form: of the computation, 'einsum', 'blockwise' or 'pallas'; 'auto': by `choose`.
+
+    Returns:
+      (G, N, S, M), float32 even for smaller inputs. Where two positions match equally well, the
+      gradient goes to both by halves (`einsum`) or to the first (the others).
+    """
+    if form == 'auto':
+        form = choose(query.shape, key.shape, jax.default_backend())
+    if form == 'einsum':
+        similarity = jnp.einsum(
+            'gnsd,gmtd->gnsmt', query, key, preferred_element_type=precise_type(query.dtype)
+        )
+        return similarity.max(axis=-1)
+    g, n, s, d = query.shape
+    search = search_by_image if form == 'blockwise' else search_in_kernel
+    best = _best(search, query.reshape(g, n * s, d), key)
+    return jnp.moveaxis(best, 0, -1).reshape(g, n, s, key.shape[1])
+
+
+def choose(query: tuple[int, ...], key: tuple[int, ...], platform: str) -> str:
+    """The form for these shapes (docs/performance.md): `pallas` only where it is asked for."""
+    matrix = 4 * query[0] * math.prod(query[1:3]) * math.prod(key[1:3])
+    return 'blockwise' if platform == 'cpu' or matrix > LARGEST_MATRIX else 'einsum'
+
+
+# (query (G, R, D), key (G, M, T, D)) -> the best match (M, G, R) and its position in T, integers.
+Search = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+
+
+def search_by_image(query: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """A `Search`: (G, R, T) of the similarity in memory, of one image of keys after another."""
+    positions = jnp.arange(key.shape[2], dtype=jnp.int32)
+    least = jnp.uint8 if len(positions) < 2**8 else jnp.int32
+
+    def of_image(_: None, key: jax.Array) -> tuple[None, tuple[jax.Array, jax.Array]]:
+        similarity = jnp.einsum(
+            'grd,gtd->grt', query, key, preferred_element_type=precise_type(query.dtype)
+        )
+        best = similarity.max(axis=-1)
+        # XLA's own argmax is slower on CPUs.
+        at = jnp.where(similarity == best[..., None], positions, len(positions)).min(axis=-1)
+        return None, (best, at.astype(least))
+
+    return jax.lax.scan(of_image, None, jnp.moveaxis(key, 1, 0))[1]
+
+
+def _best(search: Search, query: jax.Array, key: jax.Array) -> jax.Array:
+    """query (G, R, D), key (G, M, T, D) -> (M, G, R)."""
+
+    @jax.custom_vjp
+    def best(query: jax.Array, key: jax.Array) -> jax.Array:
+        return search(query, key)[0]
+
+    def forward(query: jax.Array, key: jax.Array):
+        best, at = search(query, key)
+        return best, (query, key, at)
+
+    def backward(kept: tuple[jax.Array, ...], weight: jax.Array):
+        query, key, at = kept
+        return _scatter(query, key, at, weight)
+
+    best.defvjp(forward, backward)
+    return best(query, key)
+
+
+def _scatter(
+    query: jax.Array, key: jax.Array, at: jax.Array, weight: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Gradients of query and key, for gradients `weight` (M, G, R) of the matches found `at`."""
+    groups = jnp.arange(query.shape[0], dtype=jnp.int32)[:, None]
+    precise = query.astype(weight.dtype)
+
+    def of_image(total: jax.Array, image: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
+        key, at, weight = image
+        at, weight = at.astype(jnp.int32), weight[..., None]
+        total += weight * key[groups, at].astype(weight.dtype)
+        zero = jnp.zeros(key.shape, weight.dtype)
+        return total, zero.at[groups, at].add(weight * precise).astype(key.dtype)
+
+    images = jnp.moveaxis(key, 1, 0), at, weight
+    total, of_keys = jax.lax.scan(of_image, jnp.zeros_like(precise), images)
+    return total.astype(query.dtype), jnp.moveaxis(of_keys, 0, 1)

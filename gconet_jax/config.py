@@ -35,6 +35,8 @@ class ModelConfig:
     # similarity, binarisation and losses in float32.
     precision: str = 'float32'
     num_classes: int = 291  # of the auxiliary classifier; at least the number of class labels
+    # How the GAM's similarity is computed: 'auto', 'einsum', 'blockwise' or 'pallas' (affinity.py).
+    affinity: str = 'auto'
     gam: bool = True  # group affinity module; off: the decoder reads x5 as it is
     gcm: bool = True  # group contrast module; needs the GAM's consensus
     acm: bool = True  # auxiliary classification of x5
@@ -52,6 +54,7 @@ class ModelConfig:
         _choice(self.backbone, 'model.backbone', 'vgg16_bn', 'vgg16')
         _choice(self.racm_mask, 'model.racm_mask', 'output', 'conv')
         _choice(self.precision, 'model.precision', 'float32', 'bfloat16')
+        _choice(self.affinity, 'model.affinity', 'auto', 'einsum', 'blockwise', 'pallas')
         _choice(self.laterals, 'model.laterals', 'conv', 'block')
         _require(0 < self.width <= 4, 'model.width', f'{self.width} is not in (0, 4]')
         _require(self.num_classes > 0, 'model.num_classes', 'must be positive')

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from gconet_jax import affinity, losses
+from gconet_jax import losses
 from gconet_jax.config import Config, LossConfig, ModelConfig
 from gconet_jax.evaluation.evaluator import segment_with
 from gconet_jax.interpolation import interpolation_matrix
@@ -165,19 +165,6 @@ def test_binarisation_is_finite_at_the_extremes():
         )
     )(jnp.array([[[[0.0, 1.0], [0.5, 1e-8]]]]))
     assert np.isfinite(grad).all()
-
-
-def test_group_affinity_against_a_loop():
-    rng = np.random.default_rng(0)
-    query, key = rng.standard_normal((2, 2, 3, 4, 5), np.float32)
-    valid = np.array([[True, True, True], [True, True, False]])
-    actual = affinity.group_affinity(jnp.asarray(query), jnp.asarray(key), jnp.asarray(valid))
-    for g in range(2):
-        members = np.flatnonzero(valid[g])
-        for n in members:
-            for s in range(4):
-                best = [max(query[g, n, s] @ key[g, m, t] for t in range(4)) for m in members]
-                np.testing.assert_allclose(actual[g, n, s], np.mean(best), rtol=1e-5)
 
 
 @pytest.mark.parametrize(('inputs', 'outputs'), [(4, 8), (8, 16), (16, 5), (1, 7), (5, 1)])

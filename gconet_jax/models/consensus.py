@@ -11,7 +11,8 @@ from gconet_jax.models import layers
 class GroupAffinity(nnx.Module):
     """GAM: attends to the positions that the whole group shares (GCoNet+, section 3.2)."""
 
-    def __init__(self, channels: int, *, rngs: nnx.Rngs):
+    def __init__(self, channels: int, *, affinity: str = 'auto', rngs: nnx.Rngs):
+        self.form = affinity
         self.query = layers.kaiming_conv(channels, channels, 1, rngs=rngs)
         self.key = layers.kaiming_conv(channels, channels, 1, rngs=rngs)
         self.value = layers.kaiming_conv(channels, channels, 1, rngs=rngs)
@@ -35,7 +36,7 @@ class GroupAffinity(nnx.Module):
 
     def __call__(self, x5: jax.Array, valid: jax.Array) -> jax.Array:
         """x5 (G, N, h, w, C), valid (G, N) -> attended features, of the shape of x5."""
-        affinity = group_affinity(*self.project(x5), valid)
+        affinity = group_affinity(*self.project(x5), valid, self.form)
         return self.attend(x5, self.attention(affinity, x5.shape[2:4]))
 
 

@@ -76,7 +76,9 @@ class GCoNetPlus(nnx.Module):
             rngs=rngs,
         )
         p1 = self.decoder.channels
-        self.gam = GroupAffinity(channels, rngs=rngs) if config.gam else None
+        self.gam = (
+            GroupAffinity(channels, affinity=config.affinity, rngs=rngs) if config.gam else None
+        )
         self.gcm = GroupContrast(channels, rngs=rngs) if config.gcm else None
         self.cem = (
             ConfidenceEnhancement(p1, config.k, config.k_fallback, norm=norm, rngs=rngs)
