@@ -82,7 +82,7 @@ Search = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 def search_by_image(query: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
     """A `Search`: (G, R, T) of the similarity in memory, of one image of keys after another."""
     positions = jnp.arange(key.shape[2], dtype=jnp.int32)
-    least = jnp.uint8 if len(positions) < 2**8 else jnp.int32
+    least = jnp.uint8 if len(positions) <= 2**8 else jnp.int32
 
     def of_image(_: None, key: jax.Array) -> tuple[None, tuple[jax.Array, jax.Array]]:
         similarity = jnp.einsum(

@@ -1,0 +1,163 @@
+"""The similarity of a group in its forms: time, forward and with gradients, and memory.
+
+    PYTHONPATH=. python benchmarks/affinity.py [--images=4,8,16,32] [--large=256] [--torch]
+        [--bfloat16] [--passes=7] [--out=FILE.json]
+
+One group of N images of 16 x 16 positions with 512 features. Rows take turns within a pass. The
+floor is the product of queries and keys, 2 (N·256)² 512 operations, at the rate of a large matrix
+product measured on the way; gradients add 8 N² 256·512 operations to it by the positions of the
+maxima, next to nothing. `peak` is the memory of a process of its own that computes the gradients
+once; of it `before` is taken when its inputs are there. On GPUs the kernel is a row, and `--torch`
+adds PyTorch's (CPU: pip install torch==2.13.0).
+"""
+
+# pyright: reportMissingImports=false
+
+import argparse
+import functools
+import multiprocessing
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import measure
+from gconet_jax.affinity import group_affinity
+
+POSITIONS, FEATURES = 256, 512
+EINSUM_LIMIT = 64  # images; beyond it only the forms that do not hold the matrix are run
+
+
+def main() -> None:
+    """Prints the tables, then one line of JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--images', default='4,8,16,32')
+    parser.add_argument('--large', type=int, default=256, help='N of the run for its memory; 0: no')
+    parser.add_argument('--torch', action='store_true')
+    parser.add_argument('--bfloat16', action='store_true')
+    parser.add_argument('--passes', type=int, default=7)
+    parser.add_argument('--out', help='a file for the JSON')
+    arguments = parser.parse_args()
+    dtype = jnp.bfloat16 if arguments.bfloat16 else jnp.float32
+    rate = measure.matrix_rate(dtype=dtype)
+    print(f'matrix product: {rate / 1e9:.0f} GFLOP/s')
+    print(f'{"N":>4} {"form":10} {"forward ms":>11} {"of floor":>9} {"gradients ms":>13} ', end='')
+    print(f'{"of floor":>9} {"to einsum":>10}')
+    tables = {}
+    for n in map(int, arguments.images.split(',')):
+        floor = 1000 * operations(n) / rate
+        tables[n] = timed(n, dtype, arguments.passes, arguments.torch)
+        for form, (forward, gradients) in tables[n].items():
+            print(
+                f'{n:4} {form:10} {forward["ms"]:11.1f} {floor / forward["ms"]:9.2f} '
+                f'{gradients["ms"]:13.1f} {floor / gradients["ms"]:9.2f} {gradients["ratio"]:10.2f}'
+            )
+    peaks = {}
+    if arguments.large:
+        for form in forms(arguments.large):
+            peaks[form] = peak = in_a_process(form, arguments.large)
+            print(
+                f'N = {arguments.large}, {form}, with gradients: {peak["seconds"]:.1f} s, '
+                f'peak {peak["peak_mb"]:.0f} MB, before {peak["before_mb"]:.0f} MB'
+            )
+    measure.finish({'gflops': rate / 1e9, 'rows': tables, 'large': peaks}, arguments.out)
+
+
+def operations(n: int) -> float:
+    """Of the product of queries and keys."""
+    return 2 * (n * POSITIONS) ** 2 * FEATURES
+
+
+def forms(n: int) -> list[str]:
+    """Those that make sense here."""
+    gpu = jax.default_backend() == 'gpu'
+    return ['einsum'] * (n <= EINSUM_LIMIT) + ['blockwise'] + ['pallas'] * gpu
+
+
+def timed(n: int, dtype: Any, passes: int, with_torch: bool) -> dict[str, list[dict[str, float]]]:
+    """Of each form: the summaries of the forward pass and of the gradients."""
+    query, key = features(n)
+    ways: tuple[dict[str, Callable[[], Any]], ...] = {}, {}
+    for form in forms(n):
+        for way, function in zip(ways, functions(form), strict=True):
+            x = jnp.asarray(query, dtype), jnp.asarray(key, dtype)
+            way[form] = functools.partial(lambda f, x: jax.block_until_ready(f(*x)), function, x)
+    if with_torch:
+        for way, run in zip(ways, torch_functions(query, key), strict=True):
+            way['torch'] = run
+    both = [measure.summary(measure.interleaved(way, passes), forms(n)[0]) for way in ways]
+    return {form: [table[form] for table in both] for form in both[0]}
+
+
+def features(n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Queries and keys (1, n, POSITIONS, FEATURES)."""
+    rng = np.random.default_rng(0)
+    shape = (1, n, POSITIONS, FEATURES)
+    return rng.standard_normal(shape, np.float32), rng.standard_normal(shape, np.float32)
+
+
+def functions(form: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """The similarity, and the gradients of the sum of its squares."""
+
+    def affinity(query: jax.Array, key: jax.Array) -> jax.Array:
+        return group_affinity(query, key, jnp.ones(query.shape[:2], bool), form)
+
+    def total(query: jax.Array, key: jax.Array) -> jax.Array:
+        return jnp.square(affinity(query, key)).sum()
+
+    return jax.jit(affinity), jax.jit(jax.grad(total, (0, 1)))
+
+
+def torch_functions(
+    query: np.ndarray, key: np.ndarray
+) -> tuple[Callable[[], Any], Callable[[], Any]]:
+    """The same in PyTorch."""
+    import torch
+
+    torch.set_num_threads(2)
+    q, k = (torch.from_numpy(x[0]).requires_grad_() for x in (query, key))
+
+    def affinity() -> torch.Tensor:
+        n = len(q)
+        similarity = q.flatten(0, 1) @ k.flatten(0, 1).T
+        return similarity.view(n * POSITIONS, n, POSITIONS).amax(dim=2).mean(dim=1)
+
+    def forward() -> torch.Tensor:
+        with torch.no_grad():
+            return affinity()
+
+    return forward, lambda: torch.autograd.grad(affinity().square().sum(), (q, k))
+
+
+def in_a_process(form: str, n: int) -> dict[str, float]:
+    """Seconds and memory of the gradients for n images."""
+    with multiprocessing.get_context('spawn').Pool(1) as pool:
+        return pool.apply(_gradients_once, (form, n))
+
+
+def _gradients_once(form: str, n: int) -> dict[str, float]:
+    # Made in place: the memory of a second copy would hide that of the computation.
+    keys = jax.random.split(jax.random.key(0))
+    shape = (1, n, POSITIONS, FEATURES)
+    query, key = (jax.block_until_ready(jax.random.normal(k, shape)) for k in keys)
+    gradients = functions(form)[1]
+    compiled = gradients.lower(query, key).compile()
+    before = _peak_mb()
+    start = time.perf_counter()
+    jax.block_until_ready(compiled(query, key))
+    seconds = time.perf_counter() - start
+    return {'seconds': seconds, 'peak_mb': _peak_mb(), 'before_mb': before}
+
+
+def _peak_mb() -> float:
+    # Not getrusage's, in which a process starts with the peak of the one that spawned it.
+    status = Path('/proc/self/status').read_text()
+    return int(status.split('VmHWM:')[1].split()[0]) / 1000
+
+
+if __name__ == '__main__':
+    main()
