@@ -1,0 +1,142 @@
+"""The training step at the released settings: ours and the released one in PyTorch, side by side.
+
+    PYTHONPATH=. python benchmarks/train_step.py [--pairs=1] [--images=4] [--size=256] [--passes=5]
+        [--precision=bfloat16] [--remat=light] [--affinity=einsum] [--torch] [--compile]
+        [--out=FILE.json]
+
+The same seeded weights and images; the backbone frozen, normalising by the batch, a raw and a
+masked pass. Rows take turns within a pass, two threads each on a CPU. With `--torch` the first
+step's loss and gradient norm must agree (pip install torch==2.13.0); PyTorch's row has one pair.
+The floor is the step's multiplications and additions, as XLA counts them before it optimises, at
+the rate of a large matrix product in the same precision, measured on the way.
+"""
+
+# pyright: reportMissingImports=false
+
+import argparse
+import dataclasses
+import functools
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import measure
+from gconet_jax.config import Config
+from gconet_jax.training import state as train_state
+from gconet_jax.training.step import make_train_step
+from tests import golden_cases
+
+TOLERANCE = 0.01  # relative, of loss and gradient norm between the two
+
+Step = Callable[[], tuple[float, float]]
+
+
+def main() -> None:
+    """Checks, then prints the table and one line of JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--pairs', type=int, default=1)
+    parser.add_argument('--images', type=int, default=4, help='of each group')
+    parser.add_argument('--size', type=int, default=256)
+    parser.add_argument('--precision', default='float32', choices=('float32', 'bfloat16'))
+    parser.add_argument('--remat', default='none', choices=('none', 'light', 'full'))
+    parser.add_argument('--affinity', default='auto')
+    parser.add_argument('--torch', action='store_true')
+    parser.add_argument('--compile', action='store_true', help='a row for torch.compile as well')
+    parser.add_argument('--passes', type=int, default=5)
+    parser.add_argument('--out', help='a file for the JSON')
+    arguments = parser.parse_args()
+    # P - T is kept small: where it is not, the clamped BCE of the released code is another loss.
+    meta = {'seed': 0, 'n': arguments.images, 'h': arguments.size, 'w': arguments.size}
+    meta |= {'db_scale': 0.02, 'thresh_bias': 0.0, 'cls': [0, 1]}
+    config = configured(golden_cases.released_config(meta), arguments)
+    batch = golden_cases.pair_batch(meta)
+    rows: dict[str, Step] = {}
+    rows['ours'], counted = ours(meta, batch, config, arguments.pairs)
+    if arguments.torch or arguments.compile:
+        rows |= theirs(meta, batch, config, arguments.compile)
+        first = {name: step() for name, step in rows.items()}
+        scale = np.array([arguments.pairs, arguments.pairs])
+        for name, got in first.items():
+            print(f'{name:18} loss {got[0]:.3f}, gradient norm {got[1]:.3f}')
+            expected = np.asarray(first['torch']) * (scale if name == 'ours' else 1)
+            if not np.allclose(got, expected, rtol=TOLERANCE):
+                raise SystemExit(f'{name} does not compute what PyTorch does')
+    times = measure.interleaved(rows, arguments.passes)
+    report(times, counted, arguments)
+
+
+def configured(config: Config, arguments: argparse.Namespace) -> Config:
+    """`config` with what the command line asks for."""
+    model = dataclasses.replace(
+        config.model, precision=arguments.precision, affinity=arguments.affinity
+    )
+    run = dataclasses.replace(config.run, remat=arguments.remat)
+    return dataclasses.replace(config, model=model, run=run)
+
+
+def ours(
+    meta: dict, batch: Mapping[str, Any], config: Config, pairs: int
+) -> tuple[Step, dict[str, float]]:
+    """Our step; the seconds it took to compile, its operations, and its memory in MB."""
+    model = golden_cases.released_model(meta)
+    graph, state = train_state.create(model, config)
+    batch = {name: jnp.repeat(jnp.asarray(x), pairs, axis=0) for name, x in batch.items()}
+    start = time.perf_counter()
+    lowered = make_train_step(graph, config).lower(state, batch)
+    flops = float(lowered.cost_analysis()['flops'])
+    compiled = lowered.compile()
+    seconds = time.perf_counter() - start
+    temporary = compiled.memory_analysis().temp_size_in_bytes / 1e6
+    holder = [jax.device_put(state, compiled.input_shardings[0][0])]
+
+    def step() -> tuple[float, float]:
+        holder[0], metrics = compiled(holder[0], batch)
+        jax.block_until_ready(holder[0])
+        return float(metrics['loss']), float(metrics['grad_norm'])
+
+    counted = {'compile_s': seconds, 'gflop': flops / 1e9, 'temporary_mb': temporary}
+    return step, counted
+
+
+def theirs(meta: dict, batch: Mapping[str, Any], config: Config, compiled: bool) -> dict[str, Step]:
+    """PyTorch's rows, eager and, if asked for, compiled."""
+    import torch
+
+    from benchmarks import torch_peer, torch_step
+
+    torch.set_num_threads(torch_peer.THREADS)
+    make = functools.partial(torch_step.make_step, golden_cases.state_dict(meta), batch, config)
+    return {'torch': make(False)} | ({'torch, compiled': make(True)} if compiled else {})
+
+
+def report(
+    times: Mapping[str, list[float]], counted: dict[str, float], arguments: argparse.Namespace
+) -> None:
+    """The table, and one line of JSON."""
+    rate = measure.matrix_rate(dtype=jnp.dtype(arguments.precision))
+    floor = 1e12 * counted['gflop'] / rate
+    print(
+        f'{counted["gflop"]:.0f} GFLOP a step; matrix product {rate / 1e9:.0f} GFLOP/s: floor '
+        f'{floor:.0f} ms; compiled in {counted["compile_s"]:.0f} s, temporary '
+        f'{counted["temporary_mb"]:.0f} MB'
+    )
+    table = measure.summary(times, 'torch' if 'torch' in times else 'ours')
+    print(f'{"":18} {"ms a step":>10} {"least":>8} {"most":>8} {"to torch":>9} {"of floor":>9}')
+    for name, row in table.items():
+        print(
+            f'{name:18} {row["ms"]:10.0f} {row["least"]:8.0f} {row["most"]:8.0f} '
+            f'{row["ratio"]:9.2f} {floor / row["ms"]:9.2f}'
+        )
+    settings = {
+        name: getattr(arguments, name)
+        for name in ('pairs', 'images', 'size', 'precision', 'remat', 'affinity')
+    }
+    measure.finish(settings | counted | {'gflops': rate / 1e9, 'rows': table}, arguments.out)
+
+
+if __name__ == '__main__':
+    main()
