@@ -15,6 +15,7 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
 from gconet_jax.interpolation import interpolation_matrix
+from gconet_jax.models.convolution import convolve
 
 Model = TypeVar('Model', bound=nnx.Module)
 
@@ -54,16 +55,16 @@ class Conv(nnx.Conv):
             (size, size),
             kernel_init=kernel_init,
             bias_init=bias_init,
-            promote_dtype=_as_first,
             rngs=rngs,
         )
 
     def __call__(self, inputs: jax.Array, out_sharding: Any = None) -> jax.Array:
-        return checkpoint_name(super().__call__(inputs, out_sharding), CONV)
-
-
-def _as_first(arrays: Any, **_: Any) -> Any:
-    return tuple(x if x is None else x.astype(arrays[0].dtype) for x in arrays)
+        del out_sharding
+        kernel = self.kernel[...].astype(inputs.dtype)
+        outputs = convolve(inputs, kernel)
+        if self.bias is not None:
+            outputs += along_channels(self.bias[...].astype(inputs.dtype))
+        return checkpoint_name(outputs, CONV)
 
 
 def conv(inputs: int, outputs: int, size: int, *, rngs: nnx.Rngs) -> Conv:
