@@ -1,11 +1,20 @@
-"""The model in the package: the whole network, an ImageNet backbone, small images, hours on a CPU.
+r"""The model in the package: the whole network, an ImageNet backbone, small images, hours on a CPU.
 
     python train.py --config=configs/packaged.py --workdir=runs/packaged \
         --config.data.root=ROOT --config.train.backbone_weights=vgg16_bn.safetensors
 
-It was stopped at step 991 of 1,300; the package has its moving averages:
+It was stopped at step 991 of 1,300 and its moving averages kept:
 
-    gconet-jax convert runs/packaged gconet_jax/weights/box --half --ema
+    gconet-jax convert runs/packaged FIRST --half --ema
+
+Then, from there, with distractors, and larger:
+
+    python train.py --config=configs/packaged.py --workdir=runs/jigsaw --config.data.root=ROOT \
+        --config.train.initial_weights=FIRST --config.data.image_size=128 \
+        --config.augment.jigsaw=0.5 --config.train.learning_rate=7e-4 --config.train.steps=1200 \
+        --config.train.freeze_batch_norm_after=800
+
+The package has the mean of the weights of the two.
 """
 
 from gconet_jax.config import (
