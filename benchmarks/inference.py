@@ -1,6 +1,7 @@
 """Maps of a group: our network and the released one in PyTorch, side by side on the CPU.
 
     PYTHONPATH=. python benchmarks/inference.py [--images=10] [--passes=7] [--compile]
+        [--out=FILE.json]
 
 The same weights (seeded) and images in both; each row takes its turn within a pass, and the table
 has the median ratio of a row to `torch, released` over the passes, for the machine may be noisy:
@@ -19,10 +20,7 @@ which is measured on the way. Needs PyTorch: pip install torch==2.13.0.
 # pyright: reportMissingImports=false
 
 import argparse
-import json
-import statistics
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +28,7 @@ import numpy as np
 import torch
 from flax import nnx
 
-from benchmarks import torch_peer
+from benchmarks import measure, torch_peer
 from gconet_jax.inference.predictor import Predictor
 from gconet_jax.models.gconet_plus import GCoNetPlus, normalize
 from gconet_jax.weights.folding import fold
@@ -46,6 +44,7 @@ def main() -> None:
     parser.add_argument('--images', type=int, default=10)
     parser.add_argument('--passes', type=int, default=7)
     parser.add_argument('--compile', action='store_true')
+    parser.add_argument('--out', help='a file for the JSON')
     arguments = parser.parse_args()
     torch.set_num_threads(torch_peer.THREADS)
 
@@ -61,15 +60,9 @@ def main() -> None:
         if not error < TOLERANCE:
             raise SystemExit(f'{name} does not compute what PyTorch does')
 
-    times: dict[str, list[float]] = {name: [] for name in rows}
-    products: list[float] = []
-    for _ in range(arguments.passes):
-        products.append(matrix_rate())
-        for name, run in rows.items():
-            start = time.perf_counter()
-            run()
-            times[name].append(1000 * (time.perf_counter() - start) / len(images))
-    report(times, statistics.median(products), flops(model))
+    times = measure.interleaved(rows, arguments.passes)
+    each = {name: [x / len(images) for x in values] for name, values in times.items()}
+    report(each, measure.matrix_rate(), flops(model), arguments.out)
 
 
 def ours(model: GCoNetPlus, images: np.ndarray) -> dict[str, Callable[[], np.ndarray]]:
@@ -110,16 +103,6 @@ def theirs(
     return {name: runner(module) for name, module in modules.items()}
 
 
-def matrix_rate(n: int = 2048) -> float:
-    """Operations a second of a float32 matrix product in XLA."""
-    x = jnp.ones((n, n))
-    product = jax.jit(lambda a: a @ a)
-    product(x).block_until_ready()
-    start = time.perf_counter()
-    product(x).block_until_ready()
-    return 2 * n**3 / (time.perf_counter() - start)
-
-
 def flops(model: GCoNetPlus) -> float:
     """Multiplications and additions of an image, as XLA counts them for a group of one."""
     graph, weights = nnx.split(fold(model))
@@ -132,29 +115,26 @@ def flops(model: GCoNetPlus) -> float:
     return float(costs['flops'])
 
 
-def report(times: dict[str, list[float]], rate: float, operations: float) -> None:
-    """The table, and one line of JSON."""
+def report(
+    times: Mapping[str, list[float]], rate: float, operations: float, out: str | None
+) -> None:
+    """The table, and one line of JSON; `times` are seconds an image."""
     floor = 1000 * operations / rate
     print(
-        f'{operations / 1e9:.1f} GFLOP an image; matrix product {rate / 1e9:.0f} GFLOP/s: ', end=''
+        f'{operations / 1e9:.1f} GFLOP an image; matrix product {rate / 1e9:.0f} GFLOP/s: '
+        f'floor {floor:.0f} ms'
     )
-    print(f'floor {floor:.0f} ms')
     print(
         f'{"":24} {"ms an image":>12} {"least":>8} {"most":>8} {"to released":>12} {"of floor":>9}'
     )
-    table = {}
-    for name, values in times.items():
-        ratio = statistics.median(
-            a / b for a, b in zip(values, times['torch, released'], strict=True)
-        )
-        median = statistics.median(values)
-        table[name] = {'ms': median, 'least': min(values), 'most': max(values), 'ratio': ratio}
+    table = measure.summary(times, 'torch, released')
+    for name, row in table.items():
         print(
-            f'{name:24} {median:12.0f} {min(values):8.0f} {max(values):8.0f} {ratio:12.2f}', end=''
+            f'{name:24} {row["ms"]:12.0f} {row["least"]:8.0f} {row["most"]:8.0f} '
+            f'{row["ratio"]:12.2f} {floor / row["ms"]:9.2f}'
         )
-        print(f' {floor / median:9.2f}')
-    versions = {'jax': jax.__version__, 'torch': torch.__version__}
-    print(json.dumps(versions | {'gflop': operations / 1e9, 'gflops': rate / 1e9, 'rows': table}))
+    counted = {'torch': torch.__version__, 'gflop': operations / 1e9, 'gflops': rate / 1e9}
+    measure.finish(counted | {'rows': table}, out)
 
 
 if __name__ == '__main__':

@@ -53,14 +53,6 @@ def matrix_rate(n: int = 2048, dtype: Any = jnp.float32) -> float:
     return 2 * n**3 / statistics.median(times)
 
 
-def copy_rate(mib: int = 256) -> float:
-    """Bytes a second read and written by a copy of `mib` MiB: the median of seven."""
-    x = jnp.ones((mib, 2**18), jnp.float32)
-    copy = jax.jit(lambda a: -a)
-    times = interleaved({'': lambda: copy(x).block_until_ready()}, 7)['']
-    return 2 * x.nbytes / statistics.median(times)
-
-
 def machine() -> dict[str, Any]:
     """Where and with what this was measured."""
     device = jax.devices()[0]
