@@ -26,6 +26,7 @@ def arrays(height, width, inputs, outputs, size):
 @pytest.mark.parametrize('block', [1, 200, 2**19])  # one row at a time, a few, all of them
 def test_values_and_gradients(monkeypatch, inputs, outputs, size, block):
     monkeypatch.setattr(convolution, 'BLOCK', block)
+    monkeypatch.setattr(convolution, 'FEWEST_POSITIONS', 0)
     x, kernel = arrays(12, 7, inputs, outputs, size)
 
     def total(function):
@@ -44,7 +45,9 @@ def test_under_vmap():
     np.testing.assert_allclose(gradient, jnp.stack([expected, 4 * expected]), rtol=1e-5)
 
 
-def test_large_kernels_are_left_to_xla():
-    small, large = (arrays(4, 4, n, n, 3) for n in (16, 256))
+def test_large_kernels_and_small_images_are_left_to_xla():
+    small, large = (arrays(64, 64, n, n, 3) for n in (16, 256))
+    few = arrays(32, 64, 16, 16, 3)
     assert 'custom_vjp' in str(jax.make_jaxpr(convolve)(*small))
-    assert 'custom_vjp' not in str(jax.make_jaxpr(convolve)(*large))
+    for left in (large, few):
+        assert 'custom_vjp' not in str(jax.make_jaxpr(convolve)(*left))

@@ -12,11 +12,14 @@ import jax.numpy as jnp
 BLOCK = 2**19
 # Kernels with more numbers than this are better left to XLA.
 LARGEST_KERNEL = 2**18
+# Positions of an image, below which the two take as long and XLA's compiles faster.
+FEWEST_POSITIONS = 64 * 64
 
 
 def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """x (B, H, W, I), kernel (s, s, I, O) of x's type -> (B, H, W, O)."""
-    if jax.default_backend() != 'cpu' or kernel.size > LARGEST_KERNEL:
+    few = x.shape[1] * x.shape[2] < FEWEST_POSITIONS
+    if jax.default_backend() != 'cpu' or few or kernel.size > LARGEST_KERNEL:
         return _convolve(x, kernel)
     if kernel.shape[:2] == (1, 1) and kernel.shape[3] == 1:
         return (x @ kernel[0, 0, :, 0])[..., None]
