@@ -81,11 +81,11 @@ def forms(n: int) -> list[str]:
 def timed(n: int, dtype: Any, passes: int, with_torch: bool) -> dict[str, list[dict[str, float]]]:
     """Of each form: the summaries of the forward pass and of the gradients."""
     query, key = features(n)
+    x = jnp.asarray(query, dtype), jnp.asarray(key, dtype)
     ways: tuple[dict[str, Callable[[], Any]], ...] = {}, {}
     for form in forms(n):
         for way, function in zip(ways, functions(form), strict=True):
-            x = jnp.asarray(query, dtype), jnp.asarray(key, dtype)
-            way[form] = functools.partial(lambda f, x: jax.block_until_ready(f(*x)), function, x)
+            way[form] = functools.partial(lambda f: jax.block_until_ready(f(*x)), function)
     if with_torch:
         for way, run in zip(ways, torch_functions(query, key), strict=True):
             way['torch'] = run

@@ -52,7 +52,10 @@ def main() -> None:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (arguments.images, SIZE, SIZE, 3), np.uint8)
     model = golden_cases.released_model(meta)
-    rows = ours(model, images) | theirs(golden_cases.state_dict(meta), images, arguments.compile)
+    theirs = torch_peer.runners(
+        golden_cases.state_dict(meta), np.asarray(normalize(jnp.asarray(images))), arguments.compile
+    )
+    rows = ours(model, images) | {f'torch, {name}': run for name, run in theirs.items()}
     probs = {name: run() for name, run in rows.items()}  # compiled, and checked
     for name, prob in probs.items():
         error = float(np.abs(prob - probs['torch, released']).max())
@@ -79,28 +82,6 @@ def ours(model: GCoNetPlus, images: np.ndarray) -> dict[str, Callable[[], np.nda
         'ours, in chunks': lambda: predictor.predict([images])[0].prob,
         'ours, one batch': lambda: np.asarray(segment(weights, images).prob[0]),
     }
-
-
-def theirs(
-    weights: dict[str, np.ndarray], images: np.ndarray, compiled: bool
-) -> dict[str, Callable[[], np.ndarray]]:
-    """PyTorch's rows."""
-    x = torch_peer.as_nchw(np.asarray(normalize(jnp.asarray(images))))
-    modules = {
-        'torch, released': torch_peer.build(weights),
-        'torch, lean': torch_peer.build(weights, masked_pass=False),
-    }
-    if compiled:
-        modules |= {f'{name}, compiled': torch.compile(module) for name, module in modules.items()}
-
-    def runner(module: torch.nn.Module) -> Callable[[], np.ndarray]:
-        def run() -> np.ndarray:
-            with torch.inference_mode():
-                return module(x).prob[:, 0].numpy()
-
-        return run
-
-    return {name: runner(module) for name, module in modules.items()}
 
 
 def flops(model: GCoNetPlus) -> float:

@@ -57,8 +57,11 @@ def machine() -> dict[str, Any]:
     """Where and with what this was measured."""
     device = jax.devices()[0]
     cores = len(os.sched_getaffinity(0))
-    return {'device': device.device_kind, 'cores': cores, 'jax': jax.__version__} | {
-        'python': platform.python_version()
+    return {
+        'device': device.device_kind,
+        'cores': cores,
+        'jax': jax.__version__,
+        'python': platform.python_version(),
     }
 
 

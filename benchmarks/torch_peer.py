@@ -1,6 +1,6 @@
 """The released network in PyTorch, for inference alone: what ours is timed beside.
 
-    python benchmarks/torch_peer.py [--golden=tests/golden] [--compile] [--passes=5]
+    PYTHONPATH=. python benchmarks/torch_peer.py [--golden=tests/golden] [--compile] [--passes=5]
 
 Plain float32 NCHW on the CPU, batch norm not folded. First it must give the stored outputs of the
 released code to 1e-4; then it is timed on a group of 10 images of 256 x 256, on two threads:
@@ -15,11 +15,9 @@ The rows take turns within a pass. Needs PyTorch: pip install torch==2.13.0.
 # pyright: reportMissingImports=false
 
 import argparse
-import json
-import statistics
-import time
+import functools
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,6 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from benchmarks import measure
 from gconet_jax.weights.torch_gconet import VGG16_BN_INDICES
 from tests import golden_cases
 
@@ -182,20 +181,23 @@ def as_nchw(images: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
 
 
-@torch.inference_mode()
-def time_forward(module: nn.Module, images: np.ndarray, passes: int) -> list[float]:
-    """Milliseconds an image of each of `passes` forward passes, after one that is not counted.
+def runners(
+    weights: Mapping[str, np.ndarray], images: np.ndarray, compiled: bool
+) -> dict[str, Callable[[], np.ndarray]]:
+    """The rows `released` and `lean`, and compiled ones: each gives P (N, H, W) of one group.
 
-    `images` is one normalised group, float32 (N, H, W, 3).
+    `images` are normalised, float32 (N, H, W, 3).
     """
     x = as_nchw(images)
-    module(x)
-    times = []
-    for _ in range(passes):
-        start = time.perf_counter()
-        module(x)
-        times.append(1000 * (time.perf_counter() - start) / len(images))
-    return times
+    modules = {'released': build(weights), 'lean': build(weights, masked_pass=False)}
+    if compiled:
+        modules |= {f'{name}, compiled': torch.compile(module) for name, module in modules.items()}
+
+    @torch.inference_mode()
+    def prob(module: nn.Module) -> np.ndarray:
+        return module(x).prob[:, 0].numpy()
+
+    return {name: functools.partial(prob, module) for name, module in modules.items()}
 
 
 @torch.inference_mode()
@@ -230,19 +232,15 @@ def main() -> None:
     torch.set_num_threads(THREADS)
     errors = check(arguments.golden)
     meta = {'seed': 0, 'h': SIZE, 'w': SIZE, 'db_scale': 1.0, 'thresh_bias': 0.0}
-    weights, images = golden_cases.state_dict(meta), golden_cases.images(meta, IMAGES)
-    rows = {'released': build(weights), 'lean': build(weights, masked_pass=False)}
-    if arguments.compile:
-        rows |= {f'{name}, compiled': torch.compile(row) for name, row in rows.items()}
-    times: dict[str, list[float]] = {name: [] for name in rows}
-    for _ in range(arguments.passes):
-        for name, module in rows.items():
-            times[name] += time_forward(module, images, 1)
-    table = {name: (statistics.median(t), min(t), max(t)) for name, t in times.items()}
+    images = golden_cases.images(meta, IMAGES)
+    rows = runners(golden_cases.state_dict(meta), images, arguments.compile)
+    times = measure.interleaved(rows, arguments.passes)
+    each = {name: [x / IMAGES for x in values] for name, values in times.items()}
+    table = measure.summary(each, 'released')
     print(f'ms an image, {IMAGES} of {SIZE} x {SIZE}, {THREADS} threads: median [least, most]')
-    for name, (median, least, most) in table.items():
-        print(f'{name:20} {median:8.1f} [{least:.1f}, {most:.1f}]')
-    print(json.dumps({'torch': torch.__version__, 'errors': errors, 'ms_per_image': table}))
+    for name, row in table.items():
+        print(f'{name:20} {row["ms"]:8.1f} [{row["least"]:.1f}, {row["most"]:.1f}]')
+    measure.finish({'torch': torch.__version__, 'errors': errors, 'rows': table}, None)
 
 
 if __name__ == '__main__':

@@ -37,21 +37,19 @@ def make_augment(
     if config == AugmentConfig.off():
         return lambda batch, step: batch
 
-    def over_batch(of_image: Callable[..., Any], count: int) -> Callable[..., Any]:
-        def with_key(key: jax.Array, place: jax.Array, *pixels: jax.Array):
-            return of_image(jax.random.fold_in(key, place), *pixels, config)
+    def of_image(key: jax.Array, place: jax.Array, image: jax.Array, mask: jax.Array):
+        return change(jax.random.fold_in(key, place), image, mask, config)
 
-        of_batch = with_key
-        for _ in ('pair', 'group', 'image'):
-            of_batch = jax.vmap(of_batch, (None, *[0] * (1 + count)))
-        return of_batch
+    of_batch = of_image
+    for _ in ('pair', 'group', 'image'):
+        of_batch = jax.vmap(of_batch, (None, 0, 0, 0))
 
     @functools.partial(jax.jit, out_shardings=shardings)
     def augment(batch: Batch, step: jax.Array) -> Batch:
         valid = batch['valid']
         key = jax.random.fold_in(jax.random.key(seed), step)
         places = jnp.arange(valid.size).reshape(valid.shape)
-        image, mask = over_batch(change, 2)(key, places, batch['image'], batch['mask'])
+        image, mask = of_batch(key, places, batch['image'], batch['mask'])
         if config.jigsaw:
             image, mask = jigsaws(key, image, mask, valid, config.jigsaw)
         seen = valid[..., None, None]

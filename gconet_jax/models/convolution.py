@@ -10,9 +10,9 @@ import jax.numpy as jnp
 
 # Numbers of a block of patches, which is to stay in a cache.
 BLOCK = 2**19
-# Kernels with more numbers than this are better left to XLA.
+# Kernels with more numbers, and images of fewer positions, are left to XLA: little is to be gained
+# there, and its own gradient compiles faster.
 LARGEST_KERNEL = 2**18
-# Positions of an image, below which the two take as long and XLA's compiles faster.
 FEWEST_POSITIONS = 64 * 64
 
 
