@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := runs/demo
 
-.PHONY: help setup demo test test-slow lint types clean
+.PHONY: help setup demo test test-slow lint types package clean
 
 help:
 	@echo 'make demo   trains and scores GCoNet+ on a synthetic set, with and without its group modules'
@@ -46,5 +46,9 @@ test: lint types
 test-slow: setup
 	$(BIN)/python -m pytest -m slow
 
+# Builds sdist and wheel into dist/, and uses the wheel in an environment of its own.
+package: setup
+	.ci/package
+
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) dist runs

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import test_training
 
 import gconet_jax.app
 from gconet_jax import cli
+from gconet_jax.cli import runs
 from gconet_jax.config import Config, ConfigError, released
 from gconet_jax.config_dict import as_config_dict, from_config_dict
 from gconet_jax.errors import InputError
@@ -93,3 +95,22 @@ def test_serve_says_that_a_port_is_taken(monkeypatch, capsys):
 
 def _in_use(*_, **__):
     raise OSError('in use')
+
+
+def test_version(monkeypatch, capsys):
+    monkeypatch.setattr('sys.argv', ['gconet-jax', '--version'])
+    assert cli.main() == 0
+    assert capsys.readouterr().out.strip() == version('gconet-jax')
+
+
+def test_an_installed_package_has_the_configs(tmp_path, monkeypatch, capsys):
+    source = Path(__file__).parent.parent
+    monkeypatch.setattr(runs, 'PACKAGE', source)  # where a wheel would have `configs`
+    monkeypatch.chdir(tmp_path)
+    command = ['train', '--config=configs/duts_coco.py:other', f'--workdir={tmp_path}/run']
+    assert cli.train(command) == 1
+    assert "variant 'other'" in capsys.readouterr().err
+    (tmp_path / 'configs').mkdir()
+    (tmp_path / 'configs' / 'duts_coco.py').write_text('raise ValueError("mine comes first")')
+    assert cli.train(command) == 1
+    assert 'mine comes first' in capsys.readouterr().err

@@ -6,6 +6,7 @@ with files of weights; `arguments` is what they share.
 
 import sys
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 
 from gconet_jax.cli.photos import look, predict, serve
 from gconet_jax.cli.runs import check, evaluate, train
@@ -23,7 +24,7 @@ commands:
   convert    weights of programs: gconet-jax convert MODEL OUT
   check      looks at the data:   gconet-jax check ROOT [SET ...]
 
-`gconet-jax COMMAND --help` lists the flags of a command."""
+`gconet-jax COMMAND --help` lists the flags of a command; --version says which this is."""
 
 
 def main() -> int:
@@ -38,6 +39,9 @@ def main() -> int:
         'convert': convert,
         'check': check,
     }
+    if sys.argv[1:] == ['--version']:
+        print(version('gconet-jax'))
+        return 0
     if len(sys.argv) < 2 or sys.argv[1] not in commands:
         print(USAGE)
         return 0 if sys.argv[1:] in (['--help'], ['-h']) else 2

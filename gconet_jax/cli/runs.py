@@ -12,16 +12,19 @@ from ml_collections import config_flags
 from gconet_jax.cli.arguments import split, told
 from gconet_jax.errors import InputError
 
+PACKAGE = Path(__file__).parents[1]  # a wheel has the configs in it
+
 
 def train(argv: Sequence[str]) -> int:
     """Trains; see the flags for what it takes. Returns the exit status."""
+    argv = [_installed_config(argument) for argument in argv]
     values = flags.FlagValues()
     config = config_flags.DEFINE_config_file(
         'config',
         None,
         'Config file; its fields are flags too.',
         flag_values=values,
-        sys_argv=list(argv),
+        sys_argv=argv,
     )
     workdir = flags.DEFINE_string(
         'workdir', None, 'Folder of the run: checkpoints, metrics. Resumes.', flag_values=values
@@ -53,6 +56,16 @@ def train(argv: Sequence[str]) -> int:
             train(settings, Path(workdir.value))
 
     return _run(argv, values, run)
+
+
+def _installed_config(argument: str) -> str:
+    """`--config=configs/NAME.py`, with the package's own file if there is none in this folder."""
+    name, _, value = argument.partition('=')
+    file, colon, variant = value.partition(':')
+    installed = PACKAGE / file
+    if name != '--config' or Path(file).exists() or not installed.is_file():
+        return argument
+    return f'{name}={installed}{colon}{variant}'
 
 
 def evaluate(argv: Sequence[str]) -> int:

@@ -19,7 +19,7 @@ def fetch(name: str) -> Path:
     except ImportError as error:
         raise InputError(
             f'{name} is no file or folder here; to fetch it from the Hugging Face hub, '
-            'pip install huggingface-hub'
+            "pip install 'gconet-jax[hub]'"
         ) from error
     try:
         patterns = ['*.safetensors', 'config.json', 'README.md']
@@ -37,7 +37,7 @@ def push(folder: Path, name: str) -> None:
     try:
         from huggingface_hub import HfApi
     except ImportError as error:
-        raise InputError(f'{error}; pip install huggingface-hub') from error
+        raise InputError(f"{error}; pip install 'gconet-jax[hub]'") from error
     try:
         api = HfApi()
         api.create_repo(name, exist_ok=True)
