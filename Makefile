@@ -4,11 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := runs/demo
 
-.PHONY: help setup demo test test-slow lint types package clean
+.PHONY: help setup demo test test-slow lint types package docs clean
 
 help:
 	@echo 'make demo   trains and scores GCoNet+ on a synthetic set, with and without its group modules'
 	@echo 'make test   lint, types and tests'
+	@echo 'make docs   the documentation, in site/'
 
 setup: $(VENV)/installed
 
@@ -50,5 +51,10 @@ test-slow: setup
 package: setup
 	.ci/package
 
+# Broken links and anchors are errors.
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@echo 'site/index.html'
+
 clean:
-	rm -rf $(VENV) dist runs
+	rm -rf $(VENV) dist runs site
