@@ -16,6 +16,7 @@ import test_configs
 from gconet_jax import cli
 from gconet_jax.cli import runs
 from gconet_jax.config_dict import from_config_dict
+from tests import run_docs_commands
 
 ROOT = doc_blocks.ROOT
 COMMANDS = doc_blocks.commands()
@@ -145,6 +146,11 @@ def test_the_tutorial_runs(tmp_path, monkeypatch, capsys):
     assert 'config.model.gcm: needs model.gam' in printed
     assert 'image uint8 (1, 2, 6, 48, 48, 3)' in printed
     assert 0.4 < names['scores']['smeasure'] < 1
+
+
+@pytest.mark.slow
+def test_the_commands_run_on_small_data():
+    assert run_docs_commands.main() == 0
 
 
 def test_the_site_builds_without_a_broken_link(tmp_path):
