@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks import measure
-from gconet_jax.weights.torch_gconet import VGG16_BN_INDICES
+from gconet_jax.weights.torch_names import VGG16_BN_INDICES
 from tests import golden_cases
 
 WIDTHS = (64, 128, 256, 512, 512)  # channels of x1 to x5

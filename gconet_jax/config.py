@@ -29,7 +29,7 @@ def _choice(value: str, field: str, *choices: str) -> None:
 class ModelConfig:
     """The network (GCoNet+, section 3; the switches are those of its Tables 1 and 2)."""
 
-    backbone: str = 'vgg16_bn'  # 'vgg16_bn' or 'vgg16'
+    backbone: str = 'vgg16_bn'  # 'vgg16_bn', 'vgg16' or 'resnet50'
     width: float = 1.0  # multiplies every channel count but the classifier's
     # Of convolutions and what lies between them; 'bfloat16' leaves parameters, statistics, sums,
     # similarity, binarisation and losses in float32.
@@ -51,7 +51,7 @@ class ModelConfig:
     outputs: int = 1  # 1, or 4: supervise three decoder stages as well (conference)
 
     def __post_init__(self) -> None:
-        _choice(self.backbone, 'model.backbone', 'vgg16_bn', 'vgg16')
+        _choice(self.backbone, 'model.backbone', 'vgg16_bn', 'vgg16', 'resnet50')
         _choice(self.racm_mask, 'model.racm_mask', 'output', 'conv')
         _choice(self.precision, 'model.precision', 'float32', 'bfloat16')
         _choice(self.affinity, 'model.affinity', 'auto', 'einsum', 'blockwise', 'pallas')

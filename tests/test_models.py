@@ -41,6 +41,7 @@ ROWS = {
     'released': {'racm_mask': 'conv'},
     'no_group': {'gam': False, 'gcm': False},
     'no_acm': {'acm': False},
+    'resnet50': {'backbone': 'resnet50'},
     'conference_with_batch_norm': {
         'laterals': 'block',
         'block_after_upsampling': True,

@@ -17,10 +17,10 @@ from gconet_jax.errors import InputError
 from gconet_jax.models.gconet_plus import GCoNetPlus, normalize
 from gconet_jax.models.layers import BatchMoments, with_running_average
 from gconet_jax.models.vgg import VGG16
-from gconet_jax.weights import calibration, torch_gconet, vgg
+from gconet_jax.weights import backbone, calibration, torch_gconet, torch_names
+from gconet_jax.weights.backbone import load_backbone
 from gconet_jax.weights.calibration import calibrate
 from gconet_jax.weights.torch_file import write_state_dict
-from gconet_jax.weights.vgg import load_backbone
 
 META = {'seed': 3, 'db_scale': 1.0, 'thresh_bias': 0.0}
 
@@ -43,7 +43,7 @@ def test_every_mismatch_is_listed_and_the_model_is_left_alone():
         np.testing.assert_array_equal(left, right)
 
 
-def backbone(batch_norm: bool) -> VGG16:
+def full(batch_norm: bool) -> VGG16:
     return VGG16(batch_norm=batch_norm, width=1.0, rngs=nnx.Rngs(0))
 
 
@@ -66,7 +66,7 @@ def plain_file(path, calibrated: bool) -> dict[str, np.ndarray]:
 
 def test_calibrated_batch_norm_gives_the_plain_outputs(tmp_path):
     plain_file(tmp_path / 'vgg.npz', calibrated=True)
-    plain, normalised = backbone(False), backbone(True)
+    plain, normalised = full(False), full(True)
     load_backbone(plain, tmp_path / 'vgg.npz')
     load_backbone(normalised, tmp_path / 'vgg.npz')
     x = jnp.asarray(np.random.default_rng(1).standard_normal((1, 32, 32, 3)), jnp.float32)
@@ -79,7 +79,7 @@ def test_calibrated_batch_norm_gives_the_plain_outputs(tmp_path):
 
 @pytest.mark.parametrize('batch_norm', [True, False])
 def test_torchvision_names(tmp_path, batch_norm):
-    target = backbone(batch_norm)
+    target = full(batch_norm)
     rng = np.random.default_rng(0)
     arrays = {'head.fc.weight': np.zeros((2, 2), np.float32)}
     model = GCoNetPlus(
@@ -104,11 +104,11 @@ def torchvision_arrays(model: VGG16) -> dict[str, np.ndarray]:
     """Of a backbone without batch norm, with the entries that are passed over."""
     layers = [layer for stage in model.stages for layer in stage]
     arrays = {'classifier.0.weight': np.zeros((2, 2), np.float32)}
-    indices = [i for stage in torch_gconet.VGG16_INDICES for i in stage]
+    indices = [i for stage in torch_names.VGG16_INDICES for i in stage]
     for layer, index in zip(layers, indices, strict=True):
         kernel = np.asarray(layer.conv.kernel[...])
-        arrays[f'features.{index}.weight'] = torch_gconet.to_torch(kernel)
-        arrays[f'features.{index}.bias'] = np.asarray(layer.bias[...])
+        arrays[f'features.{index}.weight'] = torch_names.to_torch(kernel)
+        arrays[f'features.{index}.bias'] = np.asarray(layer.conv.bias[...])
     return arrays
 
 
@@ -123,7 +123,7 @@ def test_files_of_torch_and_their_digests(tmp_path, monkeypatch):
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     with pytest.raises(torch_gconet.WeightsError, match=f'begins with {digest[:8]}, not 397923af'):
         load_backbone(target, path)
-    monkeypatch.setitem(vgg.OFFICIAL, path.name, digest[:8])
+    monkeypatch.setitem(backbone.OFFICIAL, path.name, digest[:8])
     load_backbone(target, path)
     for left, right in zip(
         jax.tree.leaves(nnx.state(source)), jax.tree.leaves(nnx.state(target)), strict=True
@@ -198,14 +198,14 @@ def test_calibration_from_files(tmp_path, monkeypatch, capsys):
 
 def test_backbone_files_that_do_not_fit(tmp_path):
     with pytest.raises(torch_gconet.WeightsError, match='there is no file'):
-        load_backbone(backbone(True), tmp_path / 'none.npz')
+        load_backbone(full(True), tmp_path / 'none.npz')
     (tmp_path / 'bad.npz').write_bytes(b'PK nonsense')
     with pytest.raises(torch_gconet.WeightsError, match=r'bad\.npz is neither'):
-        load_backbone(backbone(True), tmp_path / 'bad.npz')
+        load_backbone(full(True), tmp_path / 'bad.npz')
     plain_file(tmp_path / 'vgg.npz', calibrated=False)
     with pytest.raises(torch_gconet.WeightsError, match='missing: calib/conv00/preact_mean'):
-        load_backbone(backbone(True), tmp_path / 'vgg.npz')
+        load_backbone(full(True), tmp_path / 'vgg.npz')
     # Pickles run code when they are read, so an array of objects is refused.
     np.savez(tmp_path / 'pickle.npz', a=np.array([object()], dtype=object))
     with pytest.raises(torch_gconet.WeightsError, match=r'pickle\.npz'):
-        load_backbone(backbone(True), tmp_path / 'pickle.npz')
+        load_backbone(full(True), tmp_path / 'pickle.npz')

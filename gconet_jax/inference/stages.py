@@ -15,7 +15,7 @@ import numpy as np
 from flax import nnx
 
 from gconet_jax.affinity import best_matches
-from gconet_jax.models.gconet_plus import GCoNetPlus, normalize
+from gconet_jax.models.gconet_plus import GCoNetPlus, image_size, normalize
 
 Features = tuple[jax.Array, ...]  # x1 to x5 of B images
 
@@ -145,8 +145,8 @@ def _decode(graph: nnx.GraphDef, weights: Any, features: Features, shared: jax.A
 def _look(graph: nnx.GraphDef, weights: Any, features: Features, shared: jax.Array) -> Look:
     model, x5 = nnx.merge(graph, weights), features[-1]
     weighted = x5 * shared[:, None, None, :].astype(x5.dtype)
-    size = features[0].shape[1:3]
-    stages = model.decoder(weighted, features[:-1], size, jnp.ones(len(x5), bool)).stages
+    valid = jnp.ones(len(x5), bool)
+    stages = model.decoder(weighted, features[:-1], image_size(features), valid).stages
     activation = None
     if model.classifier is not None:
         x5 = x5.astype(jnp.float32)

@@ -9,7 +9,6 @@ import numpy as np
 from flax import nnx
 
 from gconet_jax.models import layers
-from gconet_jax.models.decoder import ConvNorm
 
 # exp(x) is inf in float32 beyond this.
 EXP_OVERFLOW = math.log(np.finfo(np.float32).max)
@@ -45,8 +44,8 @@ class Branch(nnx.Module):
     """Two 3x3 convolutions with batch norm and ReLU, a 1x1, a sigmoid."""
 
     def __init__(self, channels: int, *, norm: bool, rngs: nnx.Rngs):
-        self.first = ConvNorm(channels, channels, 3, norm=norm, rngs=rngs)
-        self.second = ConvNorm(channels, channels, 3, norm=norm, rngs=rngs)
+        self.first = layers.conv_norm(channels, channels, 3, norm=norm, rngs=rngs)
+        self.second = layers.conv_norm(channels, channels, 3, norm=norm, rngs=rngs)
         self.predict = layers.conv(channels, 1, 1, rngs=rngs)
 
     def __call__(self, p1: jax.Array, valid: jax.Array) -> jax.Array:

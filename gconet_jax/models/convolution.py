@@ -1,8 +1,8 @@
-"""The convolution of every layer: stride 1, odd kernel, height and width kept; NHWC and HWIO.
+"""The convolution of every layer: odd kernel, padded by half of it; NHWC and HWIO.
 
-On CPUs its gradient with respect to the kernel is our own. XLA computes it as a convolution whose
-kernel is as large as the image, for which it transposes both operands, at a tenth of the rate of a
-matrix product (docs/performance.md).
+On CPUs the gradient with respect to the kernel is our own, unless there is a stride. XLA computes
+it as a convolution whose kernel is as large as the image, for which it transposes both operands, at
+a tenth of the rate of a matrix product (docs/performance.md).
 """
 
 import jax
@@ -16,19 +16,22 @@ LARGEST_KERNEL = 2**18
 FEWEST_POSITIONS = 64 * 64
 
 
-def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """x (B, H, W, I), kernel (s, s, I, O) of x's type -> (B, H, W, O)."""
+def convolve(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
+    """x (B, H, W, I), kernel (s, s, I, O) of x's type -> (B, ceil(H / stride), ..., O)."""
     few = x.shape[1] * x.shape[2] < FEWEST_POSITIONS
-    if jax.default_backend() != 'cpu' or few or kernel.size > LARGEST_KERNEL:
-        return _convolve(x, kernel)
+    large = kernel.size > LARGEST_KERNEL
+    if jax.default_backend() != 'cpu' or stride > 1 or few or large:
+        return _convolve(x, kernel, stride)
     if kernel.shape[:2] == (1, 1) and kernel.shape[3] == 1:
         return (x @ kernel[0, 0, :, 0])[..., None]
     return _on_cpu(x, kernel)
 
 
-def _convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def _convolve(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
+    # Not 'SAME', which under a stride pads the right and the bottom alone; PyTorch pads all around.
+    edge = (kernel.shape[0] // 2, kernel.shape[0] // 2)
     return jax.lax.conv_general_dilated(
-        x, kernel, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC')
+        x, kernel, (stride, stride), (edge, edge), dimension_numbers=('NHWC', 'HWIO', 'NHWC')
     )
 
 

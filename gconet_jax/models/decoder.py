@@ -14,24 +14,12 @@ class DecoderOutput(NamedTuple):
     side_logits: tuple[jax.Array, ...]  # (B, H/4, W/4, 1), (B, H/2, W/2, 1), (B, H, W, 1), or ()
 
 
-class ConvNorm(nnx.Module):
-    """A convolution and, if there is one, batch norm."""
-
-    def __init__(self, inputs: int, outputs: int, size: int, *, norm: bool, rngs: nnx.Rngs):
-        self.conv = layers.conv(inputs, outputs, size, rngs=rngs)
-        self.norm = layers.BatchNorm(outputs) if norm else None
-
-    def __call__(self, x: jax.Array, valid: jax.Array) -> jax.Array:
-        x = self.conv(x)
-        return x if self.norm is None else self.norm(x, valid)
-
-
 class Block(nnx.Module):
     """`ResBlk` of the released code, which has neither a skip nor a last ReLU."""
 
     def __init__(self, inputs: int, outputs: int, hidden: int, *, norm: bool, rngs: nnx.Rngs):
-        self.first = ConvNorm(inputs, hidden, 3, norm=norm, rngs=rngs)
-        self.last = ConvNorm(hidden, outputs, 3, norm=norm, rngs=rngs)
+        self.first = layers.conv_norm(inputs, hidden, 3, norm=norm, rngs=rngs)
+        self.last = layers.conv_norm(hidden, outputs, 3, norm=norm, rngs=rngs)
 
     def __call__(self, x: jax.Array, valid: jax.Array) -> jax.Array:
         return self.last(nnx.relu(self.first(x, valid)), valid)
@@ -41,9 +29,9 @@ class UpsamplingBlock(nnx.Module):
     """The conference model's three convolutions after an upsampling (`DSLayer`)."""
 
     def __init__(self, channels: int, hidden: int, *, norm: bool, rngs: nnx.Rngs):
-        self.first = ConvNorm(channels, hidden, 3, norm=norm, rngs=rngs)
-        self.middle = ConvNorm(hidden, hidden, 3, norm=norm, rngs=rngs)
-        self.last = ConvNorm(hidden, channels, 1, norm=norm, rngs=rngs)
+        self.first = layers.conv_norm(channels, hidden, 3, norm=norm, rngs=rngs)
+        self.middle = layers.conv_norm(hidden, hidden, 3, norm=norm, rngs=rngs)
+        self.last = layers.conv_norm(hidden, channels, 1, norm=norm, rngs=rngs)
 
     def __call__(self, x: jax.Array, valid: jax.Array) -> jax.Array:
         x = nnx.relu(self.first(x, valid))
@@ -82,7 +70,7 @@ class Stage(nnx.Module):
         if block_lateral:
             self.lateral = Block(lateral, outputs, hidden, norm=norm, rngs=rngs)
         else:
-            self.lateral = ConvNorm(lateral, outputs, 1, norm=False, rngs=rngs)
+            self.lateral = layers.conv_norm(lateral, outputs, 1, norm=False, rngs=rngs)
 
     def __call__(
         self, x: jax.Array, skip: jax.Array, valid: jax.Array
@@ -109,7 +97,7 @@ class Decoder(layers.Rematerialized):
         rngs: nnx.Rngs,
     ):
         """`channels` are the backbone's; `hidden` is the inner width of blocks (64 at full)."""
-        top = channels[-1] // 2
+        top = 4 * channels[0]  # half of the channels of VGG-16's x5, an eighth of ResNet-50's
         self.top = Block(channels[-1], top, hidden, norm=norm, rngs=rngs)
         widths = [top, top, top // 2, top // 4, top // 8]
         self.stages = nnx.List(

@@ -16,6 +16,7 @@ from gconet_jax.models import layers
 from gconet_jax.models.confidence import Binarisation, ConfidenceEnhancement
 from gconet_jax.models.consensus import GroupAffinity, GroupContrast, consensus
 from gconet_jax.models.decoder import Decoder
+from gconet_jax.models.resnet import ResNet50
 from gconet_jax.models.vgg import VGG16
 
 # Of ImageNet, for RGB in [0, 1].
@@ -61,9 +62,7 @@ class GCoNetPlus(nnx.Module):
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         self.config = config
-        self.backbone = VGG16(
-            batch_norm=config.backbone == 'vgg16_bn', width=config.width, rngs=rngs
-        )
+        self.backbone = _backbone(config, rngs)
         channels = self.backbone.channels[-1]
         norm = config.batch_norm
         self.decoder = Decoder(
@@ -154,8 +153,8 @@ class GCoNetPlus(nnx.Module):
 
         `weighted` (G, N, h, w, C) is x5 under a consensus; `features` are from `encode`.
         """
-        groups, size = valid.shape, features[0].shape[1:3]
-        flat_valid = layers.together(valid)
+        groups, flat_valid = valid.shape, layers.together(valid)
+        size = image_size(features)
         p1, _, sides = self.decoder(layers.together(weighted), features[:-1], size, flat_valid)
         if self.cem is not None:
             binarised = self.cem(p1, flat_valid)
@@ -178,6 +177,18 @@ class GCoNetPlus(nnx.Module):
     def _classify(self, pooled: jax.Array) -> jax.Array:
         assert self.classifier is not None
         return self.classifier(pooled)
+
+
+def _backbone(config: ModelConfig, rngs: nnx.Rngs) -> VGG16 | ResNet50:
+    if config.backbone == 'resnet50':
+        return ResNet50(width=config.width, rngs=rngs)
+    return VGG16(batch_norm=config.backbone == 'vgg16_bn', width=config.width, rngs=rngs)
+
+
+def image_size(features: tuple[jax.Array, ...]) -> tuple[int, int]:
+    """Height and width of the images whose features x1 to x5 these are: x5 has a sixteenth."""
+    height, width = features[-1].shape[1:3]
+    return 16 * height, 16 * width
 
 
 def abstract_model(config: ModelConfig) -> GCoNetPlus:

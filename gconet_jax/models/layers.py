@@ -6,7 +6,7 @@ rounding is computed by `precise` numbers whatever the type of the input.
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -38,7 +38,7 @@ def uniform_fan_in(fan_in: int) -> nnx.Initializer:
 
 
 class Conv(nnx.Conv):
-    """A `size` x `size` convolution that keeps height and width; its result is named `CONV`."""
+    """A `size` x `size` convolution, padded by half of it; its result is named `CONV`."""
 
     def __init__(
         self,
@@ -48,11 +48,16 @@ class Conv(nnx.Conv):
         kernel_init: nnx.Initializer,
         bias_init: nnx.Initializer,
         rngs: nnx.Rngs,
+        *,
+        stride: int = 1,
+        bias: bool = True,
     ):
         super().__init__(
             inputs,
             outputs,
             (size, size),
+            strides=stride,
+            use_bias=bias,
             kernel_init=kernel_init,
             bias_init=bias_init,
             rngs=rngs,
@@ -61,7 +66,8 @@ class Conv(nnx.Conv):
     def __call__(self, inputs: jax.Array, out_sharding: Any = None) -> jax.Array:
         del out_sharding
         kernel = self.kernel[...].astype(inputs.dtype)
-        outputs = convolve(inputs, kernel)
+        assert isinstance(self.strides, int)
+        outputs = convolve(inputs, kernel, self.strides)
         if self.bias is not None:
             outputs += along_channels(self.bias[...].astype(inputs.dtype))
         return checkpoint_name(outputs, CONV)
@@ -73,9 +79,12 @@ def conv(inputs: int, outputs: int, size: int, *, rngs: nnx.Rngs) -> Conv:
     return Conv(inputs, outputs, size, init, init, rngs)
 
 
-def kaiming_conv(inputs: int, outputs: int, size: int, *, rngs: nnx.Rngs) -> Conv:
-    """A convolution with kaiming-normal weights (fan-out, ReLU) and zero biases."""
-    return Conv(inputs, outputs, size, kaiming_normal, nnx.initializers.zeros, rngs)
+def kaiming_conv(
+    inputs: int, outputs: int, size: int, *, stride: int = 1, bias: bool = True, rngs: nnx.Rngs
+) -> Conv:
+    """A convolution with kaiming-normal weights (fan-out, ReLU) and, if any, zero biases."""
+    zeros = nnx.initializers.zeros
+    return Conv(inputs, outputs, size, kaiming_normal, zeros, rngs, stride=stride, bias=bias)
 
 
 def precise(x: jax.Array) -> jax.Array:
@@ -160,6 +169,32 @@ class BatchNorm(nnx.Module):
         return x.astype(given)
 
 
+class ConvNorm(nnx.Module):
+    """A convolution and, if there is one, batch norm."""
+
+    def __init__(self, conv: Conv, *, norm: bool):
+        self.conv = conv
+        self.norm = BatchNorm(conv.out_features) if norm else None
+
+    def __call__(self, x: jax.Array, valid: jax.Array) -> jax.Array:
+        """x (B, H, W, I), valid (B,) bool -> (B, h, w, O)."""
+        x = self.conv(x)
+        return x if self.norm is None else self.norm(x, valid)
+
+
+class ConvNormReLU(ConvNorm):
+    """`ConvNorm`, then ReLU."""
+
+    def __call__(self, x: jax.Array, valid: jax.Array) -> jax.Array:
+        """x (B, H, W, I), valid (B,) bool -> (B, h, w, O)."""
+        return nnx.relu(super().__call__(x, valid))
+
+
+def conv_norm(inputs: int, outputs: int, size: int, *, norm: bool, rngs: nnx.Rngs) -> ConvNorm:
+    """A convolution as PyTorch initialises it and, if there is one, batch norm."""
+    return ConvNorm(conv(inputs, outputs, size, rngs=rngs), norm=norm)
+
+
 def with_running_average(model: Model, use: bool = True) -> Model:
     """The model with the same arrays whose batch norms, if any, use their running statistics."""
     return nnx.view(model, use_running_average=use, raise_if_not_found=False)
@@ -168,6 +203,13 @@ def with_running_average(model: Model, use: bool = True) -> Model:
 def with_remat(model: Model, remat: str) -> Model:
     """The model with the same arrays, for which the backward pass keeps less."""
     return nnx.view(model, remat=remat)
+
+
+def run(modules: Sequence[Callable[..., jax.Array]], x: jax.Array, valid: jax.Array) -> jax.Array:
+    """x through modules that take images (B, H, W, C) and valid (B,), one after another."""
+    for module in modules:
+        x = module(x, valid)
+    return x
 
 
 def resize(x: jax.Array, height: int, width: int) -> jax.Array:

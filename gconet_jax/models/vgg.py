@@ -1,7 +1,5 @@
 """VGG-16, with or without batch norm, as five stages (Simonyan and Zisserman, 2015)."""
 
-from collections.abc import Sequence
-
 import jax
 from flax import nnx
 
@@ -12,32 +10,12 @@ from gconet_jax.models import layers
 STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 
 
-class VGGLayer(nnx.Module):
-    """3x3 convolution, batch norm if there is one, ReLU."""
-
-    def __init__(self, inputs: int, outputs: int, *, batch_norm: bool, rngs: nnx.Rngs):
-        self.conv = layers.kaiming_conv(inputs, outputs, 3, rngs=rngs)
-        self.norm = layers.BatchNorm(outputs) if batch_norm else None
-
-    @property
-    def bias(self) -> nnx.Param:
-        """Of the convolution, which always has one."""
-        assert self.conv.bias is not None
-        return self.conv.bias
-
-    def __call__(self, x: jax.Array, valid: jax.Array) -> jax.Array:
-        x = self.conv(x)
-        if self.norm is not None:
-            x = self.norm(x, valid)
-        return nnx.relu(x)
-
-
 class VGG16(layers.Rematerialized):
     """The backbone: images to the features x1 to x5.
 
     Attributes:
       channels: output channels of the five stages.
-      stages: five lists of `VGGLayer`.
+      stages: five lists of layers.
     """
 
     def __init__(self, *, batch_norm: bool, width: float, rngs: nnx.Rngs):
@@ -46,7 +24,8 @@ class VGG16(layers.Rematerialized):
             stage = []
             for channels in outputs:
                 channels = max(round(channels * width), 1)
-                stage.append(VGGLayer(inputs, channels, batch_norm=batch_norm, rngs=rngs))
+                conv = layers.kaiming_conv(inputs, channels, 3, rngs=rngs)
+                stage.append(layers.ConvNormReLU(conv, norm=batch_norm))
                 inputs = channels
             stages.append(nnx.List(stage))
         self.stages = nnx.List(stages)
@@ -59,12 +38,6 @@ class VGG16(layers.Rematerialized):
         for index, stage in enumerate(self.stages):
             if index:
                 x = nnx.max_pool(x, window_shape=(2, 2), strides=(2, 2))
-            x = self.rematerialized(_run)(tuple(stage), x, valid)
+            x = self.rematerialized(layers.run)(tuple(stage), x, valid)
             features.append(x)
         return tuple(features)
-
-
-def _run(stage: Sequence[VGGLayer], x: jax.Array, valid: jax.Array) -> jax.Array:
-    for layer in stage:
-        x = layer(x, valid)
-    return x

@@ -25,9 +25,9 @@ from gconet_jax.training.observer import Observer
 from gconet_jax.training.programs import Programs, memory_errors
 from gconet_jax.training.progress import say
 from gconet_jax.training.safeguards import Interruption
+from gconet_jax.weights.backbone import load_backbone
 from gconet_jax.weights.pretrained import load_pretrained
 from gconet_jax.weights.torch_gconet import copy_weights
-from gconet_jax.weights.vgg import load_backbone
 
 
 def train(config: Config, workdir: Path) -> state.TrainState:

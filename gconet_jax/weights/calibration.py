@@ -24,8 +24,8 @@ from gconet_jax.input_pipeline.pixels import to_square
 from gconet_jax.models.gconet_plus import normalize
 from gconet_jax.models.layers import BATCH_NORM_EPSILON
 from gconet_jax.models.vgg import VGG16
-from gconet_jax.weights.torch_gconet import VGG16_BN_INDICES, to_torch
-from gconet_jax.weights.vgg import load_backbone
+from gconet_jax.weights.backbone import load_backbone
+from gconet_jax.weights.torch_names import VGG16_BN_INDICES, to_torch
 from gconet_jax.whole_file import whole_file
 
 BATCH = 4  # photos at once
@@ -59,7 +59,7 @@ def calibrate(plain: VGG16, batches: Iterable[np.ndarray]) -> dict[str, np.ndarr
         mean, square = mean / count, square / count
         variance = np.maximum(square - mean**2, 0)
         arrays[f'features.{index}.weight'] = to_torch(np.asarray(layer.conv.kernel[...]))
-        arrays[f'features.{index}.bias'] = np.asarray(layer.bias[...])
+        arrays[f'features.{index}.bias'] = np.asarray(layer.conv.bias[...])
         arrays[f'features.{index + 1}.weight'] = np.sqrt(variance + BATCH_NORM_EPSILON)
         arrays[f'features.{index + 1}.bias'] = mean
         arrays[f'features.{index + 1}.running_mean'] = mean

@@ -8,10 +8,7 @@ from flax import nnx
 
 from gconet_jax.errors import InputError
 from gconet_jax.models.gconet_plus import GCoNetPlus
-
-# The index of each convolution in torchvision's `features`, by stage.
-VGG16_BN_INDICES = ((0, 3), (7, 10), (14, 17, 20), (24, 27, 30), (34, 37, 40))
-VGG16_INDICES = ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28))
+from gconet_jax.weights.torch_names import backbone_layers, from_torch, layer_variables, to_torch
 
 # In every released file, used by nothing: 788,001 parameters with `conv_out1` (which is our
 # `predict`, and unused only with the CEM on).
@@ -31,27 +28,9 @@ class WeightsError(InputError):
 def variables(model: GCoNetPlus) -> dict[str, nnx.Variable]:
     """Every parameter and running statistic of `model`, by its name in the released code."""
     names: dict[str, nnx.Variable] = {}
-    for layer, module in _layers(model):
-        if isinstance(module, (nnx.Conv, nnx.Linear)):
-            names[f'{layer}.weight'] = module.kernel
-            assert module.bias is not None
-            names[f'{layer}.bias'] = module.bias
-        else:
-            names[f'{layer}.weight'] = module.scale
-            names[f'{layer}.bias'] = module.bias
-            names[f'{layer}.running_mean'] = module.mean
-            names[f'{layer}.running_var'] = module.var
+    for name, layer in _layers(model):
+        names |= layer_variables(name, layer)
     return names
-
-
-def from_torch(array: np.ndarray) -> np.ndarray:
-    """OIHW -> HWIO for convolutions, (out, in) -> (in, out) for linear layers."""
-    return array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T
-
-
-def to_torch(array: np.ndarray) -> np.ndarray:
-    """The inverse of `from_torch`."""
-    return array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T
 
 
 def save_state_dict(model: GCoNetPlus) -> dict[str, np.ndarray]:
@@ -131,15 +110,8 @@ def load_state_dict(model: GCoNetPlus, state_dict: Mapping[str, np.ndarray]) -> 
 
 def _layers(model: GCoNetPlus):
     """(name, layer) of every layer with weights, in the order of the released code."""
-    batch_norm = model.config.backbone == 'vgg16_bn'
-    indices = VGG16_BN_INDICES if batch_norm else VGG16_INDICES
-    for number, (stage, positions) in enumerate(
-        zip(model.backbone.stages, indices, strict=True), start=1
-    ):
-        for layer, position in zip(stage, positions, strict=True):
-            yield f'bb.conv{number}.{position}', layer.conv
-            if layer.norm is not None:
-                yield f'bb.conv{number}.{position + 1}', layer.norm
+    for _, name, layer in backbone_layers(model.backbone):
+        yield name, layer
     yield from _decoder_layers(model.decoder)
     if model.gam is not None:
         yield 'co_x5.all_attention.query_transform', model.gam.query

