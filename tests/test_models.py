@@ -15,6 +15,7 @@ from gconet_jax.evaluation.evaluator import segment_with
 from gconet_jax.interpolation import interpolation_matrix
 from gconet_jax.models import layers
 from gconet_jax.models.confidence import binarise
+from gconet_jax.models.consensus import consensus
 from gconet_jax.models.decoder import Decoder
 from gconet_jax.models.gconet_plus import GCoNetPlus, normalize
 from gconet_jax.models.layers import with_running_average
@@ -85,6 +86,15 @@ def test_padded_maps_equal_unpadded():
     alone = model.segment(plain['image'][0].astype(jnp.float32) / 255, plain['valid'][0])
     np.testing.assert_allclose(maps.prob[:, :3], alone.prob, atol=1e-5)
     np.testing.assert_allclose(maps.logits[:, :3], alone.logits, atol=2e-3)
+
+
+def test_the_consensus_is_the_mean_of_the_valid_images():
+    rng = np.random.default_rng(0)
+    attended = rng.standard_normal((2, 4, 3, 2, 5)).astype(np.float32)
+    valid = np.array([[True, True, False, False], [True, True, True, False]])
+    shared = consensus(jnp.asarray(attended), jnp.asarray(valid))
+    expected = [images[use].mean((0, 1, 2)) for images, use in zip(attended, valid, strict=True)]
+    np.testing.assert_allclose(shared[:, 0, 0, 0], expected, rtol=1e-5, atol=1e-7)
 
 
 # test_configs.py lowers them all; the others run among the long tests.
