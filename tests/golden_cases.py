@@ -8,11 +8,10 @@ from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from gconet_jax.config import Config, released
 from gconet_jax.interpolation import interpolation_matrix
-from gconet_jax.models.gconet_plus import GCoNetPlus
+from gconet_jax.models.gconet_plus import GCoNetPlus, abstract_model
 from gconet_jax.weights import torch_gconet
 
 GOLDEN = Path(__file__).parent / 'golden'
@@ -104,7 +103,7 @@ def released_config(meta: dict) -> Config:
 
 def released_model(meta: dict) -> GCoNetPlus:
     """The released network with the case's weights."""
-    model = GCoNetPlus(released_config(meta).model, rngs=nnx.Rngs(0))
+    model = abstract_model(released_config(meta).model)
     torch_gconet.load_state_dict(model, state_dict(meta))
     return model
 

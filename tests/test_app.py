@@ -232,7 +232,7 @@ def server(tmp_path):
             env=environment,
         )
         try:
-            _wait(lambda: _listens(port) or process.poll() is not None)
+            _wait(lambda: _listens(port) or process.poll() is not None, seconds=300)
             assert process.poll() is None, (tmp_path / 'log').read_text()
             yield f'http://127.0.0.1:{port}/'
             process.send_signal(signal.SIGTERM)

@@ -13,6 +13,7 @@ from gconet_jax.input_pipeline import augment
 
 SIZE = 40
 OFF = AugmentConfig.off()
+EVERYTHING = AugmentConfig(pepper=0.01, crop=0.1)
 
 
 def photo(seed=0) -> np.ndarray:
@@ -78,21 +79,21 @@ def test_flip_moves_image_and_mask_together_in_about_half():
 
 
 def test_changes_are_a_function_of_seed_step_and_place():
-    given, config = batch(), AugmentConfig(pepper=0.01, crop=0.1)
-    first = augment.make_augment(config, 3)(given, 7)
-    again = augment.make_augment(config, 3)(given, 7)
+    given = batch()
+    first = augment.make_augment(EVERYTHING, 3)(given, 7)
+    again = augment.make_augment(EVERYTHING, 3)(given, 7)
     for name in given:
         np.testing.assert_array_equal(first[name], again[name])
     for other in (
-        augment.make_augment(config, 4)(given, 7),
-        augment.make_augment(config, 3)(given, 8),
+        augment.make_augment(EVERYTHING, 4)(given, 7),
+        augment.make_augment(EVERYTHING, 3)(given, 8),
     ):
         assert (np.asarray(other['image']) != np.asarray(first['image'])).mean() > 0.5
     assert first['image'].dtype == first['mask'].dtype == jnp.uint8
 
 
 def test_padding_stays_zero():
-    changed = augment.make_augment(AugmentConfig(pepper=0.1), 0)(batch(), 0)
+    changed = augment.make_augment(EVERYTHING, 3)(batch(), 7)
     assert not np.asarray(changed['image'])[:, :, -1].any()
     assert not np.asarray(changed['mask'])[:, :, -1].any()
 
@@ -123,6 +124,23 @@ def test_crop_enlarges_the_middle():
 def test_bad_strengths_name_the_field(fields):
     with pytest.raises(ConfigError, match=rf'config\.augment\.{next(iter(fields))}'):
         AugmentConfig(**fields)
+
+
+@pytest.mark.parametrize(
+    ('fields', 'ends'),
+    [
+        ({'rotate': 1.0, 'degrees': (0, 1)}, (0, 1)),
+        ({'brightness': (0.9, 1.0)}, (0.9, 1.0)),
+    ],
+)
+def test_both_bounds_of_a_strength_happen(fields, ends):
+    config = dataclasses.replace(OFF, **fields)
+    image, mask = jnp.asarray(photo()), jnp.zeros((SIZE, SIZE), jnp.uint8)
+    of_key = jax.jit(lambda key: augment.change(key, image, mask, config)[0])
+    made = {bytes(np.asarray(of_key(jax.random.key(seed)))) for seed in range(20)}
+    operation = augment.rotate if 'rotate' in fields else augment.brightness
+    expected = [operation(jnp.float32(photo()), jnp.float32(end)) for end in ends]
+    assert made == {bytes(np.asarray(x).astype(np.uint8)) for x in expected}
 
 
 def test_a_join_squeezes_both_images_and_their_masks():

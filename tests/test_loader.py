@@ -178,6 +178,17 @@ def test_unreadable_image_is_named(root, workers):
         iterator.close()
 
 
+def test_cut_epochs_end_with_the_smallest_set(root):
+    write_set(root, 'few', {'gnu': 2, 'hen': 2})
+    sets = ('large', 'few')
+    cut = train_iterator(root, sets=sets, cut_epochs=True)
+    anchors = [[pair.groups[0] for pair in cut.pairs(step)] for step in range(4)]
+    for large, few in (anchors[:2], anchors[2:]):
+        assert sorted([large[0], few[0]]) == sorted([large[1], few[1]]) == [0, 1]
+    whole = train_iterator(root, sets=sets)
+    assert sorted(whole.pairs(step)[0].groups[0] for step in range(3)) == [0, 1, 2]
+
+
 def test_bad_arguments(root):
     def make(**fields):
         data = DataConfig(**{'root': str(root), 'train_sets': ('small',), 'cache': False} | fields)

@@ -86,6 +86,14 @@ def test_odd_groups_leave_the_middle_image_out():
     np.testing.assert_array_equal(value, changed)
 
 
+def test_equal_images_have_a_gradient():
+    """Of two copies of a file, the distance is 0, where a square root has no derivative."""
+    features = FEATURES.at[:, 2:4].set(FEATURES[:, :2])
+    grad = jax.grad(losses.group_triplet)(features, VALID, margin=9.0)  # above any distance
+    assert np.isfinite(grad).all()
+    assert np.abs(grad).max() > 0
+
+
 def test_groups_of_one_image_give_zero_and_no_nan():
     valid = jnp.asarray([[True], [True]])
     value, grad = jax.value_and_grad(losses.group_triplet)(FEATURES[:, :1], valid, margin=1.0)

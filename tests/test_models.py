@@ -15,7 +15,9 @@ from gconet_jax.evaluation.evaluator import segment_with
 from gconet_jax.interpolation import interpolation_matrix
 from gconet_jax.models import layers
 from gconet_jax.models.confidence import binarise
-from gconet_jax.models.gconet_plus import GCoNetPlus
+from gconet_jax.models.consensus import consensus
+from gconet_jax.models.decoder import Decoder
+from gconet_jax.models.gconet_plus import GCoNetPlus, normalize
 from gconet_jax.models.layers import with_running_average
 from gconet_jax.training import state as train_state
 from gconet_jax.training import step as train_step
@@ -87,7 +89,16 @@ def test_padded_maps_equal_unpadded():
     np.testing.assert_allclose(maps.logits[:, :3], alone.logits, atol=2e-3)
 
 
-# test_configs.py compiles them all; the others are among the long tests.
+def test_the_consensus_is_the_mean_of_the_valid_images():
+    rng = np.random.default_rng(0)
+    attended = rng.standard_normal((2, 4, 3, 2, 5)).astype(np.float32)
+    valid = np.array([[True, True, False, False], [True, True, True, False]])
+    shared = consensus(jnp.asarray(attended), jnp.asarray(valid))
+    expected = [images[use].mean((0, 1, 2)) for images, use in zip(attended, valid, strict=True)]
+    np.testing.assert_allclose(shared[:, 0, 0, 0], expected, rtol=1e-5, atol=1e-7)
+
+
+# test_configs.py lowers them all; the others run among the long tests.
 QUICK = ('t1_1', 't2_2', 'released', 'no_group')
 
 
@@ -122,6 +133,56 @@ def test_a_model_without_batch_norm_segments():
     given = batch(2)
     maps = segment_with(model)(np.asarray(given['image'][0], np.uint8), given['valid'][0])
     assert maps.shape == given['mask'][0].shape
+
+
+def test_the_second_pass_sees_the_image_under_its_map():
+    soft = dataclasses.replace(SMALL, gcm=False, k=5.0, k_fallback=5.0)
+    graph, weights = nnx.split(with_running_average(GCoNetPlus(soft, rngs=nnx.Rngs(0))))
+    given = batch(2)
+    images, valid = normalize(given['image'][0]), given['valid'][0]
+
+    @jax.jit
+    def run(weights):
+        model = nnx.merge(graph, weights)
+        output = model(images, valid)
+        masked = images * nnx.sigmoid(output.maps.logits)[..., None]
+        x5 = layers.apart(model.encode(masked, valid)[-1], valid.shape)
+        return output, x5.mean(axis=(2, 3))
+
+    output, expected = run(weights)
+    np.testing.assert_allclose(output.masked_features, expected, rtol=1e-4, atol=1e-6)
+    assert np.abs(output.features - expected).max() > 0.01
+
+
+def test_a_side_output_does_not_see_the_lateral_of_its_stage():
+    """As released: it is of the upsampled features, to which the lateral is yet to be added."""
+    decoder = Decoder(
+        (2, 4, 4, 8, 16),
+        4,
+        norm=False,
+        block_laterals=True,
+        block_after_upsampling=True,
+        outputs=4,
+        rngs=nnx.Rngs(0),
+    )
+    rng = np.random.default_rng(0)
+    shapes = [(1, 32 >> i, 32 >> i, c) for i, c in enumerate((2, 4, 4, 8, 16))]
+    *skips, top = [jnp.asarray(rng.standard_normal(s), jnp.float32) for s in shapes]
+    valid = jnp.ones(1, bool)
+    run = nnx.jit(lambda decoder, skips: decoder(top, skips, (32, 32), valid))
+    before = run(decoder, tuple(skips))
+    for stage, side in enumerate(before.side_logits):
+        own = 2 - stage  # the stage's skip: x3, x2, x1
+        changed = [skip + 1 if i == own else skip for i, skip in enumerate(skips)]
+        after = run(decoder, tuple(changed))
+        np.testing.assert_array_equal(after.side_logits[stage], side)
+        assert np.abs(after.p1 - before.p1).max() > 0
+
+
+def test_images_are_normalised_as_for_imagenet():
+    levels = normalize(jnp.array([[0, 0, 0], [255, 255, 255]], jnp.uint8))
+    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    np.testing.assert_allclose(levels, np.stack([-mean / std, (1 - mean) / std]), rtol=1e-6)
 
 
 def test_config_refuses_masked_gst_without_racm():

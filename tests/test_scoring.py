@@ -115,6 +115,17 @@ def test_odd_maps_are_scored_and_told(sets, tmp_path):
     assert 'extra/00.png' in stray
 
 
+def test_written_maps_are_cut_off_and_not_rounded(tmp_path):
+    image = tmp_path / 'photo.png'
+    Image.new('RGB', (5, 4)).save(image)
+    levels = np.array([[0.9, 0.9], [127.9, 127.9], [255, 255]], np.float32)
+    written = maps.write_map(levels / 255, image, tmp_path / 'new' / 'map.png')
+    # Rows at 0, 2/3, 4/3 and 2 of the three, as corners are aligned.
+    np.testing.assert_array_equal(written[:, 0], [0, 85, 170, 255])
+    with Image.open(tmp_path / 'new' / 'map.png') as file:
+        np.testing.assert_array_equal(np.asarray(file), written)
+
+
 def test_resized_as_the_toolbox_does(tmp_path):
     rng = np.random.default_rng(0)
     small = rng.integers(0, 256, (10, 14), np.uint8)

@@ -78,16 +78,42 @@ def test_weight_decay_spares_vectors_and_clipping_bounds():
     np.testing.assert_allclose(np.linalg.norm(moments[0]), 0.1, rtol=1e-5)
 
 
-def test_parts_are_frozen_and_the_backbone_has_a_rate_of_its_own():
+def test_adam_of_the_paper():
+    """Its second moment tells from the second step on."""
+    config = TrainConfig(steps=3, learning_rate=0.1)
+    assert (config.b1, config.b2) == (0.9, 0.99)
+    optimizer = state.make_optimizer(config)
+    params = {'kernel': jnp.zeros(2)}
+    opt_state = optimizer.init(params)
+    first, second = np.zeros(2), np.zeros(2)
+    for t, grad in enumerate(([1.0, -2.0], [0.1, 3.0], [0.5, 0.0]), start=1):
+        with jax.numpy_dtype_promotion('standard'):
+            update, opt_state = optimizer.update({'kernel': jnp.array(grad)}, opt_state, params)
+        first = 0.9 * first + 0.1 * np.array(grad)
+        second = 0.99 * second + 0.01 * np.square(grad)
+        expected = -0.1 * (first / (1 - 0.9**t)) / (np.sqrt(second / (1 - 0.99**t)) + 1e-8)
+        np.testing.assert_allclose(update['kernel'], expected, rtol=1e-5)
+
+
+@pytest.fixture(scope='module')
+def partly_frozen():
+    """A new state, and its step, which is compiled once."""
     config, graph, before = create(
-        frozen=('backbone/stages/0', 'decoder/top'), backbone_rate=0.1, learning_rate=1e-3
+        frozen=('backbone/stages/0', 'decoder/top'),
+        backbone_rate=0.1,
+        learning_rate=1e-3,
+        ema=0.5,
     )
+    return before, make_train_step(graph, config)
+
+
+def test_parts_are_frozen_and_the_backbone_has_a_rate_of_its_own(partly_frozen):
+    before, step = partly_frozen
     assert set(before.frozen['decoder']) == {'top'}
     assert set(before.frozen['backbone']['stages']) == {0}
     assert 'top' not in before.params['decoder']
-    params = jax.tree.map(np.array, before.params)
-    after, _ = make_train_step(graph, config)(before, batch())
-    moved = norms(params, after.params)
+    after, _ = step(jax.tree.map(jnp.copy, before), batch())
+    moved = norms(before.params, after.params)
     # Adam's first step moves a parameter by the rate, where there is a gradient.
     np.testing.assert_allclose(moved['backbone'], 1e-4, rtol=1e-2)
     np.testing.assert_allclose(moved['decoder'], 1e-3, rtol=1e-2)
@@ -107,11 +133,10 @@ def test_overview_counts_what_is_trained():
     assert rows['in'][0] == f'{total:,}'
 
 
-def test_averages_follow_the_weights():
-    config, graph, before = create(ema=0.5)
-    start = jax.tree.map(np.array, before.params['gam'])
-    step = make_train_step(graph, config)
-    expected = start
+def test_averages_follow_the_weights(partly_frozen):
+    before, step = partly_frozen
+    before = jax.tree.map(jnp.copy, before)
+    expected = jax.tree.map(np.array, before.params['gam'])
     for number in range(3):
         before, _ = step(before, batch())
         decay = min(0.5, (1 + number) / (10 + number))
