@@ -1,5 +1,5 @@
 """TFDS builders of the co-saliency sets: DUTS_class, COCO-9k, COCO-SEG, CoCA, CoSOD3k, CoSal2015,
-iCoseg and MSRC. They need no TensorFlow and write ArrayRecord.
+iCoseg, MSRC and Image Pair. They need no TensorFlow and write ArrayRecord.
 
 `python data/prepare.py` drives them; so does TFDS itself:
 
@@ -219,7 +219,19 @@ class MSRC(CoSODBuilder):
   booktitle = {ICCV}, year = {2005}}"""
 
 
+class ImagePair(CoSODBuilder):
+    """Pairs of images, the first set of co-saliency."""
+
+    name = 'image_pair'
+    DATASET, SPLIT, GROUPS, IMAGES = 'ImagePair', 'test', 105, 210
+    HOMEPAGE = 'https://doi.org/10.1109/TIP.2011.2156803'
+    CITATION = """@article{li2011cosaliency,
+  title = {A Co-Saliency Model of Image Pairs},
+  author = {Li, Hongliang and Ngan, King Ngi},
+  journal = {IEEE TIP}, year = {2011}}"""
+
+
 BUILDERS = {
     builder.DATASET: builder
-    for builder in (DUTSClass, COCO9k, COCOSEG, CoCA, CoSOD3k, CoSal2015, ICoseg, MSRC)
+    for builder in (DUTSClass, COCO9k, COCOSEG, CoCA, CoSOD3k, CoSal2015, ICoseg, MSRC, ImagePair)
 }

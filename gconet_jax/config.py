@@ -70,6 +70,7 @@ class LossConfig:
 
     bce: float = 30.0  # paper: 30; released: 120
     iou: float = 0.5  # paper: 0.5; released: 2
+    mse: float = 0.0  # an option of the released code that is off there
     iou_reduction: str = 'mean'  # over the images. paper: 'mean'; released: 'sum'
     gcm: float = 250.0
     gst: float = 3.0  # paper: 3; released: 12

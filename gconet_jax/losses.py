@@ -43,6 +43,8 @@ def total_loss(
             iou(logits, masks, valid, reduction=config.iou_reduction)
             for logits in (output.maps.logits, *sides)
         )
+    if config.mse:
+        terms['mse'] = sum(mse(logits, masks, valid) for logits in (output.maps.logits, *sides))
     if config.gcm and output.contrast_logits is not None:
         terms['gcm'] = contrast(output.contrast_logits, masks, valid)
     if config.gst:
@@ -74,6 +76,11 @@ def iou(logits: jax.Array, masks: jax.Array, valid: jax.Array, *, reduction: str
     if reduction == 'sum':
         return (loss * valid.astype(loss.dtype)).sum()
     return _mean_image(loss, valid)
+
+
+def mse(logits: jax.Array, masks: jax.Array, valid: jax.Array) -> jax.Array:
+    """Squared difference of map and mask, in [0, 1], mean over the pixels of valid images."""
+    return _mean_image(jnp.square(jax.nn.sigmoid(logits) - masks).mean((-2, -1)), valid)
 
 
 def contrast(logits: jax.Array, masks: jax.Array, valid: jax.Array) -> jax.Array:

@@ -22,6 +22,7 @@ TERMS = {
     'bce': (lambda x: losses.bce(x, MASKS, VALID), LOGITS),
     'iou_mean': (lambda x: losses.iou(x, MASKS, VALID, reduction='mean'), LOGITS),
     'iou_sum': (lambda x: losses.iou(x, MASKS, VALID, reduction='sum'), LOGITS),
+    'mse': (lambda x: losses.mse(x, MASKS, VALID), LOGITS),
     'contrast': (lambda x: losses.contrast(x, MASKS, VALID), CONTRAST),
     'triplet': (lambda x: losses.group_triplet(x, VALID, margin=1.0), FEATURES),
     'classification': (lambda x: losses.classification(x, LABELS, VALID), CLASS_LOGITS),
@@ -53,6 +54,7 @@ def test_values_by_the_formulas():
     maps, truth = sigmoid(LOGITS)[used], np.asarray(MASKS, np.float64)[used]
     bce = -(truth * np.log(maps) + (1 - truth) * np.log(1 - maps)).mean()
     np.testing.assert_allclose(TERMS['bce'][0](LOGITS), bce, rtol=1e-5)
+    np.testing.assert_allclose(TERMS['mse'][0](LOGITS), np.square(maps - truth).mean(), rtol=1e-5)
     both = (maps * truth).sum((1, 2))
     per_image = 1 - both / (maps + truth - maps * truth).sum((1, 2))
     np.testing.assert_allclose(TERMS['iou_mean'][0](LOGITS), per_image.mean(), rtol=1e-5)

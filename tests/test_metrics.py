@@ -179,6 +179,15 @@ def test_summary_averages_curves_before_the_maximum():
     assert summary['max_iou'] < max(one.iou.max(), two.iou.max())
 
 
+def test_balanced_error_rate_is_the_least_mean_of_misses_and_false_alarms():
+    truth = np.zeros((4, 4), np.uint8)
+    truth[0] = 255  # 4 pixels of 16
+    prediction = np.where(truth > 0, 255, 0).astype(np.uint8)
+    prediction[0, 0], prediction[1, :3] = 0, 255  # misses 1 of 4, raises 3 false alarms among 12
+    scores = metrics.score_image(prediction, truth)
+    assert summarize(stack([scores]))['min_ber'] == pytest.approx((1 / 4 + 3 / 12) / 2)
+
+
 def test_an_undefined_score_is_nan_and_told_apart():
     good, bad = (metrics.score_image(*random_pair(seed)) for seed in (18, 10))
     summary = summarize(stack([good, bad]))

@@ -129,6 +129,7 @@ def summarize(scores: ImageScores) -> dict[str, float]:
         'adaptive_dice': float(mean.adaptive_dice),
         'ap': average_precision(mean.precision, mean.recall),
         'auc': area_under_roc(mean.recall, mean.false_positive_rate),
+        'min_ber': balanced_error_rate(mean.recall, mean.false_positive_rate),
         'defined_smeasure': float(defined.mean()) if defined.size else float('nan'),
     }
 
@@ -152,3 +153,11 @@ def area_under_roc(true_positive_rate: Array, false_positive_rate: Array) -> flo
     # Stable, because rates that tie must stay in the order of the thresholds.
     order = np.argsort(false_positive_rate, kind='stable')
     return float(np.trapezoid(true_positive_rate[order], false_positive_rate[order]))
+
+
+def balanced_error_rate(true_positive_rate: Array, false_positive_rate: Array) -> float:
+    """The least mean of the rates of misses and of false alarms, both (T,), in [0, 0.5].
+
+    An object counts as much as its background, however small it is.
+    """
+    return float(np.min((1 - true_positive_rate + false_positive_rate) / 2))

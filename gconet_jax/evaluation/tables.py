@@ -36,6 +36,7 @@ METRICS = {
     'adaptive_dice': 'Dice (adaptive)',
     'ap': 'AP',
     'auc': 'AUC',
+    'min_ber': 'BER (best)',
     'defined_smeasure': 'S (where defined)',
 }
 HEAD = ('max E ↑', 'S ↑', 'max F ↑', 'MAE ↓')
