@@ -14,7 +14,7 @@ def fold(model: GCoNetPlus) -> GCoNetPlus:
     W s / sqrt(v + eps) and (b - m) s / sqrt(v + eps) + t.
     """
     folded = nnx.merge(*nnx.split(model))
-    for _, module in nnx.iter_modules(folded):
+    for _, module in list(nnx.iter_modules(folded)):  # which is changed on the way
         if isinstance(module, ConvNorm) and module.norm is not None:
             conv, norm = module.conv, module.norm
             bias = 0.0 if conv.bias is None else conv.bias[...]
