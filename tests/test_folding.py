@@ -27,7 +27,6 @@ MIXED = {
     ModelConfig(backbone='vgg16'): 'decoder_only',
     ModelConfig(batch_norm=False): 'backbone_only',
     ModelConfig(gam=False, gcm=False): 'no_group',
-    ModelConfig(backbone='resnet50'): 'resnet50',
 }
 
 

@@ -9,12 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from test_folding import has_batch_norm, trained_model
 
 from gconet_jax.config import ModelConfig
 from gconet_jax.models.gconet_plus import abstract_model
 from gconet_jax.models.layers import with_running_average
 from gconet_jax.models.resnet import ResNet50
 from gconet_jax.weights.backbone import load_backbone
+from gconet_jax.weights.folding import fold
 from gconet_jax.weights.torch_file import write_state_dict
 from gconet_jax.weights.torch_gconet import WeightsError, variables
 
@@ -90,3 +92,14 @@ def test_the_released_names_and_the_width_of_the_decoder():
     assert shapes['top_layer.conv_out.weight'] == (3, 3, 64, 256)
     assert shapes['latlayer2.weight'] == (1, 1, 64, 32)
     assert shapes['classifier.weight'] == (2048, 291)
+
+
+def test_folded_it_gives_the_same_features():
+    model = trained_model(ModelConfig(backbone='resnet50'))
+    folded = fold(model)
+    assert not has_batch_norm(folded)
+    assert has_batch_norm(model)
+    x, valid = jnp.asarray(images()), jnp.ones(2, bool)
+    expected = with_running_average(model).backbone(x, valid)
+    for left, right in zip(folded.backbone(x, valid), expected, strict=True):
+        np.testing.assert_allclose(left, right, rtol=0, atol=1e-5 * float(right.max()))
