@@ -135,6 +135,29 @@ def test_a_model_without_batch_norm_segments():
     assert maps.shape == given['mask'][0].shape
 
 
+def test_the_contrast_is_with_the_consensus_of_the_other_group():
+    config = dataclasses.replace(SMALL, acm=False, racm=False)
+    model = with_running_average(GCoNetPlus(config, rngs=nnx.Rngs(0)))
+    # Before training, attention is nearly zero, and so is what it makes of the two groups.
+    model.gam.value.kernel.set_value(1e4 * model.gam.value.kernel[...])
+    graph, weights = nnx.split(model)
+    given = batch(2)
+    images, valid = normalize(given['image'][0]), given['valid'][0]
+
+    @jax.jit
+    def run(weights):
+        model = nnx.merge(graph, weights)
+        x5 = layers.apart(model.encode(images, valid)[-1], valid.shape)
+        first, second = consensus(model.gam(x5, valid), valid)
+        contrasted = jnp.stack([x5[0] * second, x5[1] * first])
+        coarse = layers.resize(model.gcm(layers.together(contrasted)), *images.shape[2:4])
+        return model(images, valid).contrast_logits, layers.apart(coarse[..., 0], valid.shape)
+
+    (own, other), expected = run(weights)
+    np.testing.assert_allclose(other, expected, rtol=1e-3, atol=1e-4)
+    assert np.abs(own - other).max() > 0.1
+
+
 def test_the_second_pass_sees_the_image_under_its_map():
     soft = dataclasses.replace(SMALL, gcm=False, k=5.0, k_fallback=5.0)
     graph, weights = nnx.split(with_running_average(GCoNetPlus(soft, rngs=nnx.Rngs(0))))

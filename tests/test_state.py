@@ -11,7 +11,8 @@ from flax import nnx
 from gconet_jax.config import Config, ConfigError, LossConfig, ModelConfig, TrainConfig
 from gconet_jax.models.gconet_plus import GCoNetPlus
 from gconet_jax.training import state
-from gconet_jax.training.step import averages, make_train_step
+from gconet_jax.training.state import Skipped
+from gconet_jax.training.step import averages, guard, make_train_step
 
 CONFIG = Config(
     model=ModelConfig(width=0.0625, num_classes=4, racm=False), loss=LossConfig(gst=0.0)
@@ -154,6 +155,18 @@ def test_averages_follow_the_weights(partly_frozen):
     swapped = state.averaged(before)
     assert swapped.params is before.ema['params']
     assert swapped.batch_stats is before.ema['batch_stats']
+
+
+def test_a_gradient_that_is_not_finite_is_skipped_under_a_finite_loss():
+    zero = jnp.int32(0)
+    skipped = Skipped(zero, zero, zero, zero - 1)
+    given = [(1.0, np.inf), (1.0, np.nan), (np.nan, 1.0), (np.inf, np.inf), (1.0, 2.0)]
+    for step, (loss, norm) in enumerate(given):
+        skipped, usable = guard(skipped, jnp.int32(step), jnp.float32(loss), jnp.float32(norm))
+        assert bool(usable) == (step == 4)
+        if step == 3:
+            assert skipped == Skipped(loss=2, gradient=2, in_a_row=4, last=3)
+    assert skipped == Skipped(loss=2, gradient=2, in_a_row=0, last=3)
 
 
 def test_without_a_decay_there_are_no_averages():
