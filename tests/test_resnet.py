@@ -17,8 +17,14 @@ from gconet_jax.models.layers import with_running_average
 from gconet_jax.models.resnet import ResNet50
 from gconet_jax.weights.backbone import load_backbone
 from gconet_jax.weights.folding import fold
+from gconet_jax.weights.pretrained import load_pretrained
 from gconet_jax.weights.torch_file import write_state_dict
-from gconet_jax.weights.torch_gconet import WeightsError, variables
+from gconet_jax.weights.torch_gconet import (
+    WeightsError,
+    copy_weights,
+    released_state_dict,
+    variables,
+)
 
 # Of torchvision 0.28: shapes of its `state_dict`, and at PLACES of each of the five features, for
 # `seeded` weights and `images`, values under running statistics (`python -m tests.golden_resnet`).
@@ -92,6 +98,25 @@ def test_the_released_names_and_the_width_of_the_decoder():
     assert shapes['top_layer.conv_out.weight'] == (3, 3, 64, 256)
     assert shapes['latlayer2.weight'] == (1, 1, 64, 32)
     assert shapes['classifier.weight'] == (2048, 291)
+
+
+def test_a_pth_of_the_whole_network_is_known_for_what_it_is(tmp_path):
+    config = ModelConfig(backbone='resnet50', racm_mask='conv', num_classes=3)
+    model = abstract_model(config)
+    for variable in variables(model).values():
+        variable.set_value(jnp.zeros(variable.shape))
+    write_state_dict(tmp_path / 'm.pth', released_state_dict(model))
+    again, _ = load_pretrained(tmp_path / 'm.pth')
+    assert again.config == config
+
+
+def test_weights_of_another_backbone_are_refused_by_the_field(tmp_path):
+    write_state_dict(tmp_path / 'vgg.pth', {'features.0.bias': np.zeros(64, np.float32)})
+    with pytest.raises(WeightsError, match=r'has no conv1\.weight.* set model\.backbone'):
+        load_backbone(abstract(), tmp_path / 'vgg.pth')
+    vgg, resnet = (abstract_model(ModelConfig(backbone=name)) for name in ('vgg16_bn', 'resnet50'))
+    with pytest.raises(WeightsError, match=r"model\.backbone='resnet50' does not start .*vgg16_bn"):
+        copy_weights(resnet, vgg)
 
 
 def test_folded_it_gives_the_same_features():

@@ -11,7 +11,7 @@ from gconet_jax.models import layers
 class DecoderOutput(NamedTuple):
     p1: jax.Array  # (B, H, W, 32), at the size of the image
     stages: tuple[jax.Array, ...]  # the top block's output, then each stage's: (B, h, w, C) each
-    side_logits: tuple[jax.Array, ...]  # (B, H/4, W/4, 1), (B, H/2, W/2, 1), (B, H, W, 1), or ()
+    side_logits: tuple[jax.Array, ...]  # at the sizes of x3, x2 and x1: (B, h, w, 1) each; or ()
 
 
 class Block(nnx.Module):
@@ -129,7 +129,7 @@ class Decoder(layers.Rematerialized):
         size: tuple[int, ...],
         valid: jax.Array,
     ) -> DecoderOutput:
-        """features (B, h, w, 512), skips = (x1, ..., x4), image size -> p1 and its origins."""
+        """features (B, h, w, C), skips = (x1, ..., x4), image size -> p1 and its origins."""
         run = self.rematerialized(lambda part, *inputs: part(*inputs))
         x = run(self.top, features, valid)
         stages, upsampled = [x], []

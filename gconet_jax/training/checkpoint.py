@@ -8,6 +8,7 @@ position in the stream of batches). None depends on the number of devices or pro
 import functools
 import re
 import shutil
+import time
 from pathlib import Path
 from typing import Any, cast
 
@@ -141,10 +142,12 @@ class Checkpoints:
 
     def _sweep(self) -> None:
         """Removes what failed saves have written, which would fill the disk for nothing."""
-        if jax.process_index() == 0:
-            for step in self._failed_steps:
-                for left in self._directory.glob(f'{step}.orbax-checkpoint-tmp*'):
-                    shutil.rmtree(left, ignore_errors=True)
+        if jax.process_index() == 0 and self._failed_steps:
+            for _ in range(10):  # the save's other writes go on for a moment, and make folders anew
+                for step in self._failed_steps:
+                    for left in self._directory.glob(f'{step}.orbax-checkpoint-tmp*'):
+                        shutil.rmtree(left, ignore_errors=True)
+                time.sleep(0.1)
         self._failed_steps = []
 
 

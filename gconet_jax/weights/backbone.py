@@ -51,9 +51,14 @@ def load_backbone(backbone: VGG16 | ResNet50, path: str | Path) -> None:
         path = fetch(str(path)) / 'model.safetensors'
     arrays = _read(path)
     if isinstance(backbone, VGG16) and 'conv00/kernel' in arrays:
-        entries = _flat_entries(backbone, arrays)
+        entries = list(_flat_entries(backbone, arrays))
     else:
-        entries = _torchvision_entries(backbone, arrays)
+        entries = list(_torchvision_entries(backbone, arrays))
+    if all(value is None for _, _, value in entries):
+        raise WeightsError(
+            f'{path} is of another network: it has no {entries[0][0]}, nor any other entry of the '
+            'backbone; set model.backbone to what it holds'
+        )
     problems, values, known = [], [], set()
     for name, variable, value in entries:
         known.add(name)

@@ -60,7 +60,9 @@ def _released(path: Path) -> tuple[GCoNetPlus, int]:
     if 'classifier.weight' not in weights:
         raise WeightsError(f'{path} is no GCoNet+ checkpoint: it has no classifier.weight')
     classes = np.shape(weights['classifier.weight'])[0]
-    model_config = dataclasses.replace(config.model, num_classes=classes)
+    resnet = 'bb.conv2.0.conv1.weight' in weights
+    backbone = 'resnet50' if resnet else config.model.backbone
+    model_config = dataclasses.replace(config.model, backbone=backbone, num_classes=classes)
     has_mask = 'conv_out_mask.0.weight' in weights
     if not has_mask:
         model_config = dataclasses.replace(model_config, racm_mask='output')

@@ -66,8 +66,13 @@ def copy_weights(source: GCoNetPlus, target: GCoNetPlus) -> None:
     GCM and the mask of the RACM, where `source` has none.
 
     Raises:
-      WeightsError: the networks differ otherwise; every entry is listed.
+      WeightsError: the backbones differ, or the networks do otherwise; then every entry is listed.
     """
+    theirs, ours = source.config.backbone, target.config.backbone
+    if theirs != ours:
+        raise WeightsError(
+            f'a network with model.backbone={theirs!r} does not start one with {ours!r}'
+        )
     weights, own = save_state_dict(source), save_state_dict(target)
     heads = ('classifier.', 'pred_layer.', 'conv_out_mask.')
     for name in [name for name in weights | own if name.startswith(heads)]:
