@@ -99,9 +99,10 @@ def test_bfloat16_leaves_what_is_sensitive_in_float32(outputs):
 
 def test_bfloat16_is_close_to_float32(outputs):
     (exact, _, _), (half, _, _) = outputs
-    # Batch statistics over few pixels at 2 x 2 features: a few percent.
-    np.testing.assert_allclose(half.maps.prob, exact.maps.prob, atol=0.15)
-    assert np.abs(np.asarray(half.maps.prob) - exact.maps.prob).mean() < 0.02
+    # Batch statistics over few pixels at 2 x 2 features: a few percent, more in a few pixels.
+    difference = np.abs(np.asarray(half.maps.prob) - exact.maps.prob)
+    assert difference.mean() < 0.015
+    assert np.quantile(difference, 0.99) < 0.1
 
 
 @pytest.mark.slow
