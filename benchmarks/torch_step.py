@@ -5,6 +5,8 @@ The network is torch_peer.py's; settings and losses are those of `gconet_jax.con
 
 # pyright: reportMissingImports=false
 
+import contextlib
+import multiprocessing
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,10 +15,46 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from benchmarks.torch_peer import K_FALLBACK, K, Peer, as_nchw, build, resize
+from benchmarks.torch_peer import K_FALLBACK, THREADS, K, Peer, as_nchw, build, resize
 from gconet_jax.config import Config
+from gconet_jax.host_memory import keep_freed_memory
 
 Step = Callable[[], tuple[float, float]]
+
+
+class RemoteStep:
+    """`make_step` in a process of its own, whose memory is its own; ends with this process."""
+
+    def __init__(
+        self,
+        weights: Mapping[str, np.ndarray],
+        batch: Mapping[str, np.ndarray],
+        config: Config,
+        *,
+        compiled: bool = False,
+        keep_memory: bool = False,
+    ):
+        context = multiprocessing.get_context('spawn')
+        self._connection, other = context.Pipe()
+        arguments = other, keep_memory, (weights, batch, config, compiled)
+        context.Process(target=_take_steps, args=arguments, daemon=True).start()
+        other.close()
+
+    def __call__(self) -> tuple[float, float]:
+        """Loss and gradient norm of one more step."""
+        self._connection.send(None)
+        return self._connection.recv()
+
+
+def _take_steps(connection: Any, keep_memory: bool, arguments: tuple) -> None:
+    if keep_memory:
+        keep_freed_memory()
+    torch.set_num_threads(THREADS)
+    step = make_step(*arguments)
+    with contextlib.suppress(EOFError):  # the other process has ended
+        while True:
+            connection.recv()
+            connection.send(step())
 
 
 def make_step(
@@ -48,7 +86,7 @@ def make_step(
         value.backward()
         squares = [p.grad.square().sum() for p in trained if p.grad is not None]
         optimizer.step()
-        return float(value), float(torch.stack(squares).sum().sqrt())
+        return value.item(), float(torch.stack(squares).sum().sqrt())
 
     return step
 

@@ -11,6 +11,7 @@ from ml_collections import config_flags
 
 from gconet_jax.cli.arguments import split, told
 from gconet_jax.errors import InputError
+from gconet_jax.host_memory import keep_freed_memory
 
 PACKAGE = Path(__file__).parents[1]  # a wheel has the configs in it
 
@@ -40,6 +41,8 @@ def train(argv: Sequence[str]) -> int:
     process = flags.DEFINE_integer('process', None, 'This one, from 0.', flag_values=values)
 
     def run() -> None:
+        keep_freed_memory()
+
         from gconet_jax.config_dict import from_config_dict
         from gconet_jax.training import distributed
         from gconet_jax.training.trainer import train
