@@ -62,7 +62,11 @@ class Record:
 
 @functools.cache
 def open_prepared(folder: str) -> Any:
-    """Random access to the records of a prepared set, with images still encoded."""
+    """Random access to the records of a prepared set, with images still encoded.
+
+    Raises:
+      DataError: the folder holds no prepared set, or one that TFDS cannot read.
+    """
     import tensorflow_datasets as tfds  # a second to import, and plain folders do without
 
     try:

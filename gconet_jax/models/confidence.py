@@ -15,6 +15,8 @@ EXP_OVERFLOW = math.log(np.finfo(np.float32).max)
 
 
 class Binarisation(NamedTuple):
+    """What the confidence enhancement module says of each pixel."""
+
     logits: jax.Array  # (B, H, W): k (P - T); the map M is their sigmoid
     prob: jax.Array  # (B, H, W): P
     thresh: jax.Array  # (B, H, W): T

@@ -9,6 +9,8 @@ from gconet_jax.models import layers
 
 
 class DecoderOutput(NamedTuple):
+    """The decoder's last features, and what is supervised or shown on the way there."""
+
     p1: jax.Array  # (B, H, W, 32), at the size of the image
     stages: tuple[jax.Array, ...]  # the top block's output, then each stage's: (B, h, w, C) each
     side_logits: tuple[jax.Array, ...]  # at the sizes of x3, x2 and x1: (B, h, w, 1) each; or ()

@@ -75,7 +75,11 @@ def batch_shardings(mesh: Mesh) -> dict[str, NamedSharding]:
 
 
 def part_of_process(mesh: Mesh) -> Part:
-    """What this process has to load: the block of the mesh that its devices are."""
+    """What this process has to load: the block of the mesh that its devices are.
+
+    Raises:
+      ConfigError: its devices are no block; `run.mesh` has to be another.
+    """
     mine = np.vectorize(lambda device: device.process_index == jax.process_index())(mesh.devices)
     rows, columns = np.flatnonzero(mine.any(axis=1)), np.flatnonzero(mine.any(axis=0))
     if not mine[np.ix_(rows, columns)].all():

@@ -57,6 +57,7 @@ class MetricWriter:
             self._wandb.log({'maps': importlib.import_module('wandb').Image(picture)}, step=step)
 
     def close(self) -> None:
+        """Ends the files; what was written is in them."""
         if not self._writes:
             return
         self._lines.close()

@@ -66,4 +66,5 @@ class Progress:
         return scalars
 
     def close(self) -> None:
+        """Leaves the bar where it is."""
         self._bar.close()
