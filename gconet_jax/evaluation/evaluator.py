@@ -15,7 +15,7 @@ from gconet_jax.evaluation.scores import ScoredImage, SetScores
 from gconet_jax.evaluation.scoring import AHEAD, Submit, collect, pool, write_and_score
 from gconet_jax.futures import in_order
 from gconet_jax.input_pipeline.groups import Group
-from gconet_jax.input_pipeline.loader import eval_batches
+from gconet_jax.input_pipeline.whole_groups import eval_batches
 from gconet_jax.models.gconet_plus import GCoNetPlus, normalize
 from gconet_jax.models.layers import with_running_average
 
