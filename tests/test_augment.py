@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from gconet_jax.config import AugmentConfig, ConfigError
-from gconet_jax.input_pipeline import augment
+from gconet_jax.input_pipeline import augment, jigsaw
 
 SIZE = 40
 OFF = AugmentConfig.off()
@@ -151,10 +151,10 @@ def test_a_join_squeezes_both_images_and_their_masks():
     seen = set()
     for seed in range(20):
         arguments = map(jnp.asarray, (image, mask, other, other_mask))
-        joined, joined_mask = map(np.asarray, augment.join(jax.random.key(seed), *arguments))
+        joined, joined_mask = map(np.asarray, jigsaw.join(jax.random.key(seed), *arguments))
         own = joined[..., 0] < 125
         np.testing.assert_array_equal(joined_mask, np.where(own, 255, 0))
-        assert augment.LEAST_OWN - 0.02 < own.mean() < augment.MOST_OWN + 0.02
+        assert jigsaw.LEAST_OWN - 0.02 < own.mean() < jigsaw.MOST_OWN + 0.02
         across = bool((own == own[:1]).all())
         line = own[0] if across else own[:, 0]
         assert np.count_nonzero(np.diff(line)) == 1  # one joint

@@ -1,0 +1,61 @@
+"""Images of a batch joined with others of it, as distractors, on the accelerator."""
+
+import jax
+import jax.numpy as jnp
+
+# The part of a jigsaw that is the image's own.
+LEAST_OWN, MOST_OWN = 0.35, 0.65
+
+
+def jigsaws(
+    key: jax.Array, image: jax.Array, mask: jax.Array, valid: jax.Array, probability: float
+) -> tuple[jax.Array, jax.Array]:
+    """Joins images (P, 2, N, S, S, 3) and their masks with others of the batch, by chance.
+
+    The other image is any of the batch, of whatever group. Its objects count if it is of the same
+    group, and are none of the mask if it is not: what is shared is then to be told from what is
+    salient, and a joint gives nothing away. After the jigsaws of Zhang et al., "Gradient-Induced
+    Co-Saliency Detection", ECCV 2020.
+    """
+    places = jnp.arange(valid.size)
+    keys = jax.vmap(lambda place: jax.random.fold_in(key, valid.size + place))(places)
+    images, masks = (x.reshape(valid.size, *x.shape[3:]) for x in (image, mask))
+    seen, group = valid.reshape(-1), places // valid.shape[-1]
+
+    def of_image(key: jax.Array, place: jax.Array) -> tuple[jax.Array, jax.Array]:
+        happens, which, how = jax.random.split(key, 3)
+        other = jax.random.randint(which, (), 0, valid.size)
+        same = (group[other] == group[place]).astype(masks.dtype)
+        x, y = join(how, images[place], masks[place], images[other], same * masks[other])
+        happens = jax.random.bernoulli(happens, probability) & seen[other]
+        return jnp.where(happens, x, images[place]), jnp.where(happens, y, masks[place])
+
+    x, y = jax.vmap(of_image)(keys, places)
+    return x.reshape(image.shape), y.reshape(mask.shape)
+
+
+def join(
+    key: jax.Array, image: jax.Array, mask: jax.Array, other: jax.Array, other_mask: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Two images and their masks, uint8, side by side or one above the other, each squeezed."""
+    size = image.shape[0]
+    keys = jax.random.split(key, 3)
+    part = jax.random.uniform(keys[0], minval=LEAST_OWN, maxval=MOST_OWN)
+    own_first, across = jax.random.bernoulli(keys[1]), jax.random.bernoulli(keys[2])
+    end = size * jnp.where(own_first, part, 1 - part)
+    centre = jnp.arange(size, dtype=jnp.float32) + 0.5
+    first = centre < end
+    source = jnp.where(first, centre / end, (centre - end) / (size - end)) * size - 0.5
+    low = jnp.clip(jnp.floor(source), 0, size - 2)
+    weight = jnp.clip(source - low, 0, 1)[:, None, None]
+    low = low.astype(jnp.int32)
+
+    def squeezed(image: jax.Array, mask: jax.Array) -> jax.Array:
+        both = jnp.concatenate([image, mask[..., None]], axis=-1).astype(jnp.float32)
+        both = jnp.where(across, both.swapaxes(0, 1), both)
+        return (1 - weight) * both[low] + weight * both[low + 1]
+
+    own = (first == own_first)[:, None, None]
+    both = jnp.where(own, squeezed(image, mask), squeezed(other, other_mask))
+    both = jnp.where(across, both.swapaxes(0, 1), both).round().astype(jnp.uint8)
+    return both[..., :3], both[..., 3]
