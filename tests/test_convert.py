@@ -54,6 +54,11 @@ def test_folders_keep_every_bit(source, model, tmp_path, way):
     assert first == second
 
 
+def test_whoever_reads_the_config_may_read_the_weights(source):
+    modes = {file.stat().st_mode for file in source.iterdir()}
+    assert len(modes) == 1
+
+
 def test_pth_keeps_every_bit(source, model, tmp_path):
     assert convert(source, tmp_path / 'm.pth') == 0
     weights = read_state_dict(tmp_path / 'm.pth')

@@ -105,7 +105,7 @@ def calibrate_file(
 
     arrays = calibrate(plain, batches())
     with whole_file(out) as partial:
-        safetensors.numpy.save_file(arrays, partial)
+        partial.write_bytes(safetensors.numpy.save(arrays))
     return used
 
 

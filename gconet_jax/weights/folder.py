@@ -41,7 +41,8 @@ def save_folder(
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix='.partial') as partial:
         whole = Path(partial) / 'whole'
         whole.mkdir()
-        safetensors.numpy.save_file(weights, whole / 'model.safetensors')
+        # Not save_file, whose files none but their owner may read.
+        (whole / 'model.safetensors').write_bytes(safetensors.numpy.save(weights))
         (whole / 'config.json').write_text(json.dumps(config, indent=2) + '\n')
         (whole / 'README.md').write_text(card)
         whole.rename(folder)
