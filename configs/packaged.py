@@ -14,7 +14,15 @@ Then, from there, with distractors, and larger:
         --config.augment.jigsaw=0.5 --config.train.learning_rate=7e-4 --config.train.steps=1200 \
         --config.train.freeze_batch_norm_after=800
 
-The package has the mean of the weights of the two.
+From the mean of the weights of the two, MEAN, with larger groups:
+
+    python train.py --config=configs/packaged.py --workdir=runs/eights --config.data.root=ROOT \
+        --config.train.initial_weights=MEAN --config.data.image_size=128 \
+        --config.data.max_images=8 '--config.data.group_sizes=(8,)' --config.augment.jigsaw=0.25 \
+        --config.train.learning_rate=4e-4 --config.train.warmup_steps=30 --config.train.steps=500 \
+        --config.train.ema=0.99 --config.train.freeze_batch_norm_after=1 --config.train.seed=7
+
+The package has the mean of MEAN and of what this gave.
 """
 
 from gconet_jax.config import (
