@@ -14,7 +14,8 @@ has the median ratio of a row to `torch, released` over the passes, for the mach
 
 Two threads each: PyTorch's by its setting, XLA's by the cores (taskset -c 0,1 on larger machines).
 The floor is the convolutions' multiplications and additions at the rate of a large matrix product,
-which is measured on the way. Needs PyTorch: pip install torch==2.13.0.
+which is measured on the way; beside it, what the parts of the compiled program for one image read
+and write, at the rate of a large copy. Needs PyTorch: pip install torch==2.13.0.
 """
 
 # pyright: reportMissingImports=false
@@ -65,7 +66,7 @@ def main() -> None:
 
     times = measure.interleaved(rows, arguments.passes)
     each = {name: [x / len(images) for x in values] for name, values in times.items()}
-    report(each, measure.matrix_rate(), flops(model), arguments.out)
+    report(each, counted(model), arguments.out)
 
 
 def ours(model: GCoNetPlus, images: np.ndarray) -> dict[str, Callable[[], np.ndarray]]:
@@ -84,26 +85,31 @@ def ours(model: GCoNetPlus, images: np.ndarray) -> dict[str, Callable[[], np.nda
     }
 
 
-def flops(model: GCoNetPlus) -> float:
-    """Multiplications and additions of an image, as XLA counts them for a group of one."""
+def counted(model: GCoNetPlus) -> dict[str, float]:
+    """What a group of one costs, as XLA counts it, and what the machine can do."""
     graph, weights = nnx.split(fold(model))
 
     def segment(weights, images):
         return nnx.merge(graph, weights).segment(images, jnp.ones((1, 1), bool))
 
     shape = jax.ShapeDtypeStruct((1, 1, SIZE, SIZE, 3), jnp.float32)
-    costs = jax.jit(segment).lower(weights, shape).cost_analysis()
-    return float(costs['flops'])
+    lowered = jax.jit(segment).lower(weights, shape)
+    return {
+        'gflop': lowered.cost_analysis()['flops'] / 1e9,
+        'gigabytes': lowered.compile().cost_analysis()['bytes accessed'] / 1e9,
+        'gflops': measure.matrix_rate() / 1e9,
+        'copy_gb_per_s': measure.copy_rate() / 1e9,
+    }
 
 
-def report(
-    times: Mapping[str, list[float]], rate: float, operations: float, out: str | None
-) -> None:
+def report(times: Mapping[str, list[float]], counted: Mapping[str, float], out: str | None) -> None:
     """The table, and one line of JSON; `times` are seconds an image."""
-    floor = 1000 * operations / rate
+    floor = 1000 * counted['gflop'] / counted['gflops']
     print(
-        f'{operations / 1e9:.1f} GFLOP an image; matrix product {rate / 1e9:.0f} GFLOP/s: '
-        f'floor {floor:.0f} ms'
+        f'{counted["gflop"]:.1f} GFLOP an image; matrix product {counted["gflops"]:.0f} GFLOP/s: '
+        f'floor {floor:.0f} ms; {counted["gigabytes"]:.2f} GB, copy '
+        f'{counted["copy_gb_per_s"]:.1f} GB/s: '
+        f'{1000 * counted["gigabytes"] / counted["copy_gb_per_s"]:.0f} ms'
     )
     print(
         f'{"":24} {"ms an image":>12} {"least":>8} {"most":>8} {"to released":>12} {"of floor":>9}'
@@ -114,8 +120,7 @@ def report(
             f'{name:24} {row["ms"]:12.0f} {row["least"]:8.0f} {row["most"]:8.0f} '
             f'{row["ratio"]:12.2f} {floor / row["ms"]:9.2f}'
         )
-    counted = {'torch': torch.__version__, 'gflop': operations / 1e9, 'gflops': rate / 1e9}
-    measure.finish(counted | {'rows': table}, out)
+    measure.finish({'torch': torch.__version__} | dict(counted) | {'rows': table}, out)
 
 
 if __name__ == '__main__':

@@ -53,6 +53,14 @@ def matrix_rate(n: int = 2048, dtype: Any = jnp.float32) -> float:
     return 2 * n**3 / statistics.median(times)
 
 
+def copy_rate(megabytes: int = 256) -> float:
+    """Bytes a second, read and written, of a copy beyond any cache: the median of seven."""
+    x = jnp.ones(megabytes * 2**18, jnp.float32)
+    copy = jax.jit(lambda a: a + 1)  # a plain copy would be left out
+    times = interleaved({'': lambda: copy(x).block_until_ready()}, 7)['']
+    return 2 * x.nbytes / statistics.median(times)
+
+
 def machine() -> dict[str, Any]:
     """Where and with what this was measured."""
     device = jax.devices()[0]

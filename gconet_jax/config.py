@@ -197,6 +197,9 @@ class TrainConfig:
     # A trained network to start from, as predict.py takes it: a run, a folder, a .pth file, a hub
     # id. Its classifier is left out if it has other classes.
     initial_weights: str = ''
+    # The GAM's projections start as the identity, whatever `initial_weights` has: see
+    # `GroupAffinity.become_identity`. With frozen=('gam',) they stay so.
+    identity_gam: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -272,6 +275,9 @@ class Config:
     run: RunConfig = RunConfig()
 
     def __post_init__(self) -> None:
+        _require(
+            self.model.gam or not self.train.identity_gam, 'train.identity_gam', 'needs model.gam'
+        )
         masked_gst = self.loss.gst > 0 and self.loss.gst_features == 'masked'
         _require(
             self.model.racm or not masked_gst,

@@ -11,9 +11,9 @@ from test_predictor import SIZE, groups, make_model
 from gconet_jax import cli
 from gconet_jax.config import ModelConfig
 from gconet_jax.inference.predictor import Predictor
-from gconet_jax.models.gconet_plus import abstract_model
+from gconet_jax.models.gconet_plus import abstract_model, normalize
 from gconet_jax.weights.folder import save_folder
-from gconet_jax.weights.pretrained import load_pretrained
+from gconet_jax.weights.pretrained import BOX, load_pretrained
 from gconet_jax.weights.torch_file import read_state_dict, write_state_dict
 from gconet_jax.weights.torch_gconet import (
     WeightsError,
@@ -91,6 +91,23 @@ def test_a_pth_of_full_width_round_trips(tmp_path):
     for name in weights:
         if not name.startswith(('co_x5.conv_', 'co_x5.fc_', 'conv_out1')) and 'tracked' not in name:
             np.testing.assert_array_equal(again[name], weights[name])
+
+
+@pytest.mark.filterwarnings('ignore::DeprecationWarning')
+def test_the_released_network_in_torch_loads_it_strictly_and_gives_the_same(tmp_path):
+    torch = pytest.importorskip('torch')
+    from benchmarks import torch_peer
+
+    assert cli.convert(['convert', str(BOX), str(tmp_path / 'box.pth')]) == 0
+    weights = torch.load(tmp_path / 'box.pth', weights_only=True)
+    peer = torch_peer.build({name: x.numpy() for name, x in weights.items()}, masked_pass=False)
+    model, size = load_pretrained(BOX)
+    images = np.random.default_rng(0).integers(0, 256, (3, size, size, 3), np.uint8)
+    ours = Predictor(model, image_size=size).predict([images])[0]
+    with torch.inference_mode():
+        theirs = peer(torch_peer.as_nchw(np.asarray(normalize(jnp.asarray(images)))))
+    np.testing.assert_allclose(theirs.prob[:, 0], ours.prob, atol=1e-4)
+    np.testing.assert_allclose(theirs.thresh[:, 0], ours.thresh, atol=1e-4)
 
 
 def test_half_is_near(source, tmp_path, capsys):

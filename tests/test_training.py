@@ -259,6 +259,17 @@ def test_batch_norm_freezes_after_its_steps(root, tmp_path):
     assert np.mean(jax.tree.leaves(moved)) > 0.9
 
 
+def test_the_identity_goes_over_initial_weights(root, trained, tmp_path):
+    fields = {'initial_weights': str(trained), 'identity_gam': True, 'frozen': ('gam',), 'steps': 1}
+    after = train(config(root, **fields), tmp_path)
+    assert set(after.frozen) == {'gam'}
+    for part in after.frozen['gam'].values():
+        np.testing.assert_array_equal(part['kernel'][0, 0], np.eye(part['kernel'].shape[2]))
+        assert not part['bias'].any()
+    with pytest.raises(ConfigError, match=r'config\.train\.identity_gam: needs model\.gam'):
+        Config(model=ModelConfig(gam=False, gcm=False), train=TrainConfig(identity_gam=True))
+
+
 def test_labels_of_joint_sets(root):
     joint = config(root).data
 

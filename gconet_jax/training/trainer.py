@@ -117,6 +117,8 @@ def _create(config: Config) -> tuple[nnx.GraphDef, state.TrainState]:
         load_backbone(model.backbone, config.train.backbone_weights)
     if config.train.initial_weights:
         copy_weights(load_pretrained(config.train.initial_weights)[0], model)
+    if config.train.identity_gam and model.gam is not None:
+        model.gam.become_identity()
     return state.create(model, config)
 
 
