@@ -260,7 +260,12 @@ def test_batch_norm_freezes_after_its_steps(root, tmp_path):
 
 
 def test_the_identity_goes_over_initial_weights(root, trained, tmp_path):
-    fields = {'initial_weights': str(trained), 'identity_gam': True, 'frozen': ('gam',), 'steps': 1}
+    fields = {
+        'initial_weights': str(trained[0]),
+        'identity_gam': True,
+        'frozen': ('gam',),
+        'steps': 1,
+    }
     after = train(config(root, **fields), tmp_path)
     assert set(after.frozen) == {'gam'}
     for part in after.frozen['gam'].values():
