@@ -37,6 +37,7 @@ TERMS = {
     'duts_coco.py:released': 'bce iou gcm acm racm gst',
     'duts_coco9k.py': 'bce iou gcm acm racm gst',
     'packaged.py': 'bce iou gcm acm',
+    'packaged.py:identity': 'bce iou gcm acm',
     'synthetic.py': 'bce iou gcm acm',
     'synthetic.py:no_group': 'bce iou acm',
 }

@@ -54,6 +54,7 @@ def look_inside(predictor: Predictor, images: np.ndarray, *, shown: int = SHOWN)
     x5 = np.concatenate([np.asarray(stages.encode(chunk)[-1]) for chunk in chunks])
     shared = np.asarray(stages.consensus(x5))
     look = stages.look(stages.encode(images[chosen]), np.tile(shared, (len(chosen), 1)))
+    activation = None if look.class_activation is None else np.asarray(look.class_activation)
     (prediction,) = predictor.predict([images])
     return Inside(
         images=images[chosen],
@@ -64,7 +65,7 @@ def look_inside(predictor: Predictor, images: np.ndarray, *, shown: int = SHOWN)
         ),
         attention=stages.attention(x5)[chosen] if stages.config.gam else None,
         stages=tuple(np.asarray(stage) for stage in look.stages),
-        class_activation=None if look[1] is None else np.asarray(look[1]),
+        class_activation=activation,
         consensus=shared,
     )
 
