@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import optax
 
 from gconet_jax.config import LossConfig
-from gconet_jax.models import layers
 from gconet_jax.models.gconet_plus import PairOutput
+from gconet_jax.models.resize import resize
 
 # PyTorch's triplet loss adds this to each coordinate of a difference before taking its norm.
 TRIPLET_EPSILON = 1e-6
@@ -136,4 +136,4 @@ def _mean_image(per_image: jax.Array, valid: jax.Array) -> jax.Array:
 
 def _upsample(logits: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     flat = logits.reshape(-1, *logits.shape[2:])[..., None]
-    return layers.resize(flat, *shape[2:])[..., 0].reshape(shape)
+    return resize(flat, *shape[2:])[..., 0].reshape(shape)

@@ -19,6 +19,7 @@ from gconet_jax.models.consensus import consensus
 from gconet_jax.models.decoder import Decoder
 from gconet_jax.models.gconet_plus import GCoNetPlus, normalize
 from gconet_jax.models.layers import with_running_average
+from gconet_jax.models.resize import resize
 from gconet_jax.training import state as train_state
 from gconet_jax.training import step as train_step
 from gconet_jax.training.mesh import make_mesh
@@ -149,7 +150,7 @@ def test_the_contrast_is_with_the_consensus_of_the_other_group():
         x5 = layers.apart(model.encode(images, valid)[-1], valid.shape)
         first, second = consensus(model.gam(x5, valid), valid)
         contrasted = jnp.stack([x5[0] * second, x5[1] * first])
-        coarse = layers.resize(model.gcm(layers.together(contrasted)), *images.shape[2:4])
+        coarse = resize(model.gcm(layers.together(contrasted)), *images.shape[2:4])
         return model(images, valid).contrast_logits, layers.apart(coarse[..., 0], valid.shape)
 
     (own, other), expected = run(weights)

@@ -6,6 +6,7 @@ import jax
 from flax import nnx
 
 from gconet_jax.models import layers
+from gconet_jax.models.resize import resize
 
 
 class DecoderOutput(NamedTuple):
@@ -78,7 +79,7 @@ class Stage(nnx.Module):
         self, x: jax.Array, skip: jax.Array, valid: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         """x (B, h, w, inputs), skip (B, H, W, lateral) -> the sum, and the upsampled part alone."""
-        x = layers.resize(self.block(x, valid), skip.shape[1], skip.shape[2])
+        x = resize(self.block(x, valid), skip.shape[1], skip.shape[2])
         if self.after is not None:
             x = self.after(x, valid)
         return x + self.lateral(skip, valid), x
@@ -139,6 +140,6 @@ class Decoder(layers.Rematerialized):
             x, before_lateral = run(stage, x, skip, valid)
             stages.append(x)
             upsampled.append(before_lateral)
-        p1 = layers.resize(run(self.last, x, valid), size[0], size[1])
+        p1 = resize(run(self.last, x, valid), size[0], size[1])
         side_logits = tuple(side(u) for side, u in zip(self.sides, upsampled[1:], strict=False))
         return DecoderOutput(p1, tuple(stages), side_logits)

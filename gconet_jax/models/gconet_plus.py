@@ -16,6 +16,7 @@ from gconet_jax.models import layers
 from gconet_jax.models.confidence import Binarisation, ConfidenceEnhancement
 from gconet_jax.models.consensus import GroupAffinity, GroupContrast, consensus
 from gconet_jax.models.decoder import Decoder
+from gconet_jax.models.resize import resize
 from gconet_jax.models.resnet import ResNet50
 from gconet_jax.models.vgg import VGG16
 
@@ -109,7 +110,7 @@ class GCoNetPlus(nnx.Module):
         if self.gcm is not None:
             both = jnp.concatenate([weighted, contrasted])  # (4, N, ...): own, then the other's
             coarse = self.gcm(layers.together(both))
-            finer = layers.resize(coarse, images.shape[2], images.shape[3])[..., 0]
+            finer = resize(coarse, images.shape[2], images.shape[3])[..., 0]
             finer = layers.apart(finer, both.shape[:2])
             contrast_logits = finer.reshape(2, *valid.shape, *images.shape[2:4])
         maps, side_logits, p1 = self.decode(weighted, features, valid)

@@ -14,7 +14,6 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
-from gconet_jax.interpolation import interpolation_matrix
 from gconet_jax.models.convolution import convolve
 
 Model = TypeVar('Model', bound=nnx.Module)
@@ -210,15 +209,6 @@ def run(modules: Sequence[Callable[..., jax.Array]], x: jax.Array, valid: jax.Ar
     for module in modules:
         x = module(x, valid)
     return x
-
-
-def resize(x: jax.Array, height: int, width: int) -> jax.Array:
-    """Bilinear resize of x (B, H, W, C) with aligned corners, as two matrix products."""
-    if x.shape[1:3] == (height, width):
-        return x
-    rows = jnp.asarray(interpolation_matrix(x.shape[1], height), x.dtype)
-    columns = jnp.asarray(interpolation_matrix(x.shape[2], width), x.dtype)
-    return jnp.einsum('wW,bhWc->bhwc', columns, jnp.einsum('hH,bHWc->bhWc', rows, x))
 
 
 # Images go before groups when the two axes become one: so that an axis of images that is spread
