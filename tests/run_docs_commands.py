@@ -49,7 +49,7 @@ LEFT_OUT = {
     r'--coordinator|--processes': 'needs several machines',
     r'--push': 'needs the hub',
     r'--calibrate': 'needs ImageNet weights',
-    r'PASCAL|--maps=blob|runs/packaged': 'needs sets that are not here',
+    r'PASCAL|--maps=blob|runs/first|runs/identity': 'needs sets that are not here',
     r' -i$| -m ': 'no command of this project',
 }
 
