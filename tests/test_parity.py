@@ -129,16 +129,41 @@ def test_k_switch(trained):
     assert bool(metrics['k_fell_back']) == meta['fallback']
 
 
-def test_gradient_norms(trained):
-    meta, golden, grads, _, _, (graph, after) = trained
+def norm_errors(golden, variables):
+    """Relative errors of the gradients' norms, but of those that are rounding alone."""
     names = json.loads(str(golden['grad_names']))
     expected = golden['grad_norms']
-    variables = by_torch_name(graph, grads, after)
     norms = np.array([np.linalg.norm(np.asarray(variables[name][...]).ravel()) for name in names])
     large = expected > 1e-4 * expected.max()
-    error = np.abs(norms - expected)[large] / expected[large]
-    # Several devices add in another order; test_mesh.py shows by float64 that it is no more.
-    assert np.quantile(error, 0.9) < (2e-3 if meta['devices'] == 1 else 3e-3)
+    return np.abs(norms - expected)[large] / expected[large]
+
+
+def test_gradient_norms(trained):
+    _, golden, grads, _, _, (graph, after) = trained
+    error = norm_errors(golden, by_torch_name(graph, grads, after))
+    # Nine in ten are within 2e-3 on some processors and 2.4e-3 on others: the released code's own
+    # float32 is 1.6e-3 from float64, and so about is ours. The next test has it without rounding.
+    assert np.quantile(error, 0.9) < 3e-3
+    assert error.max() < 3e-2
+
+
+@pytest.mark.parametrize('path', golden_cases.cases('train_*.npz'), ids=lambda path: path.stem)
+def test_gradient_norms_in_float64(path):
+    meta, golden = golden_cases.load(path)
+    config = golden_cases.released_config(meta)
+    with jax.enable_x64(True), jax.numpy_dtype_promotion('standard'):
+
+        def widened(tree):
+            return jax.tree.map(
+                lambda x: x.astype(np.float64) if x.dtype == np.float32 else x, tree
+            )
+
+        graph, state = train_state.create(golden_cases.released_model(meta), config)
+        batch = widened(jax.tree.map(np.asarray, golden_cases.pair_batch(meta)))
+        of_step = jax.jit(lambda s, b: train_step.gradients(graph, config, s, b)[0])
+        grads = of_step(widened(state), batch)
+        error = norm_errors(golden, by_torch_name(graph, grads, state))
+    assert np.quantile(error, 0.9) < 2e-3
     assert error.max() < 3e-2
 
 

@@ -37,8 +37,8 @@ def multiplied(x: jax.Array, axis: int, matrix: np.ndarray) -> jax.Array:
 def gathered(x: jax.Array, axis: int, matrix: np.ndarray) -> jax.Array:
     """`multiplied`, by a gather for each of the numbers that a row has at most.
 
-    Where a gradient is asked for it multiplies all the same: k = 300 makes much of rounding, and it
-    is with the product's that gradients are held to those of the released code.
+    Where a gradient is asked for it multiplies all the same: of a training step, resizes are too
+    little to be worth another transpose.
     """
 
     @jax.custom_vjp
