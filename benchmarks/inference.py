@@ -66,7 +66,7 @@ def main() -> None:
 
     times = measure.interleaved(rows, arguments.passes)
     each = {name: [x / len(images) for x in values] for name, values in times.items()}
-    report(each, counted(model), arguments.out)
+    report(each, costs_of(model), arguments.out)
 
 
 def ours(model: GCoNetPlus, images: np.ndarray) -> dict[str, Callable[[], np.ndarray]]:
@@ -85,7 +85,7 @@ def ours(model: GCoNetPlus, images: np.ndarray) -> dict[str, Callable[[], np.nda
     }
 
 
-def counted(model: GCoNetPlus) -> dict[str, float]:
+def costs_of(model: GCoNetPlus) -> dict[str, float]:
     """What a group of one costs, as XLA counts it, and what the machine can do."""
     graph, weights = nnx.split(fold(model))
 
@@ -102,14 +102,14 @@ def counted(model: GCoNetPlus) -> dict[str, float]:
     }
 
 
-def report(times: Mapping[str, list[float]], counted: Mapping[str, float], out: str | None) -> None:
+def report(times: Mapping[str, list[float]], costs: Mapping[str, float], out: str | None) -> None:
     """The table, and one line of JSON; `times` are seconds an image."""
-    floor = 1000 * counted['gflop'] / counted['gflops']
+    floor = 1000 * costs['gflop'] / costs['gflops']
     print(
-        f'{counted["gflop"]:.1f} GFLOP an image; matrix product {counted["gflops"]:.0f} GFLOP/s: '
-        f'floor {floor:.0f} ms; {counted["gigabytes"]:.2f} GB, copy '
-        f'{counted["copy_gb_per_s"]:.1f} GB/s: '
-        f'{1000 * counted["gigabytes"] / counted["copy_gb_per_s"]:.0f} ms'
+        f'{costs["gflop"]:.1f} GFLOP an image; matrix product {costs["gflops"]:.0f} GFLOP/s: '
+        f'floor {floor:.0f} ms; {costs["gigabytes"]:.2f} GB, copy '
+        f'{costs["copy_gb_per_s"]:.1f} GB/s: '
+        f'{1000 * costs["gigabytes"] / costs["copy_gb_per_s"]:.0f} ms'
     )
     print(
         f'{"":24} {"ms an image":>12} {"least":>8} {"most":>8} {"to released":>12} {"of floor":>9}'
@@ -120,7 +120,7 @@ def report(times: Mapping[str, list[float]], counted: Mapping[str, float], out: 
             f'{name:24} {row["ms"]:12.0f} {row["least"]:8.0f} {row["most"]:8.0f} '
             f'{row["ratio"]:12.2f} {floor / row["ms"]:9.2f}'
         )
-    measure.finish({'torch': torch.__version__} | dict(counted) | {'rows': table}, out)
+    measure.finish({'torch': torch.__version__} | dict(costs) | {'rows': table}, out)
 
 
 if __name__ == '__main__':

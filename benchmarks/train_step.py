@@ -30,10 +30,8 @@ import numpy as np
 from benchmarks import measure
 from gconet_jax.config import Config
 from gconet_jax.host_memory import keep_freed_memory
-from gconet_jax.models.gconet_plus import abstract_model
 from gconet_jax.training import state as train_state
 from gconet_jax.training.step import make_train_step
-from gconet_jax.weights.torch_gconet import load_state_dict
 from tests import golden_cases
 
 TOLERANCE = 0.01  # relative, of loss and gradient norm between the two
@@ -88,8 +86,7 @@ def ours(
     meta: dict, batch: Mapping[str, Any], config: Config, pairs: int
 ) -> tuple[Step, dict[str, float]]:
     """Our step; the seconds it took to compile, its operations, and its memory in MB."""
-    model = abstract_model(config.model)
-    load_state_dict(model, golden_cases.state_dict(meta))
+    model = golden_cases.released_model(meta, config.model)
     graph, state = train_state.create(model, config)
     batch = {name: jnp.repeat(jnp.asarray(x), pairs, axis=0) for name, x in batch.items()}
     start = time.perf_counter()

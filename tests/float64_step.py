@@ -32,7 +32,7 @@ def run(config: Config, batch: dict[str, np.ndarray], mesh: jax.sharding.Mesh) -
     given['mask'] = np.asarray(batch['mask']) / 255.0
     with jax.enable_x64(True), jax.numpy_dtype_promotion('standard'):
         graph, state = train_state.create(GCoNetPlus(config.model, rngs=nnx.Rngs(0)), config)
-        state = jax.tree.map(lambda x: x.astype(np.float64) if x.dtype == np.float32 else x, state)
+        state = widened(state)
         before = _ravel(state.params)
         state = mesh_lib.put_replicated(state, mesh)
         step = make_train_step(graph, config, mesh)
@@ -43,6 +43,11 @@ def run(config: Config, batch: dict[str, np.ndarray], mesh: jax.sharding.Mesh) -
             _ravel(new.params) - before,
             _ravel(new.batch_stats),
         )
+
+
+def widened(tree):
+    """`tree` with its float32 arrays in float64; within `jax.enable_x64`."""
+    return jax.tree.map(lambda x: x.astype(np.float64) if x.dtype == np.float32 else x, tree)
 
 
 def assert_same(ours: Step, theirs: Step) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
-from gconet_jax.config import Config, released
+from gconet_jax.config import Config, ModelConfig, released
 from gconet_jax.interpolation import interpolation_matrix
 from gconet_jax.models.gconet_plus import GCoNetPlus, abstract_model
 from gconet_jax.weights import torch_gconet
@@ -101,9 +101,9 @@ def released_config(meta: dict) -> Config:
     return dataclasses.replace(config, train=train)
 
 
-def released_model(meta: dict) -> GCoNetPlus:
-    """The released network with the case's weights."""
-    model = abstract_model(released_config(meta).model)
+def released_model(meta: dict, config: ModelConfig | None = None) -> GCoNetPlus:
+    """The released network, or one of the same shapes, with the case's weights."""
+    model = abstract_model(config or released_config(meta).model)
     torch_gconet.load_state_dict(model, state_dict(meta))
     return model
 

@@ -2,6 +2,7 @@
 
 import json
 
+import float64_step
 import golden_cases
 import jax
 import jax.numpy as jnp
@@ -152,16 +153,10 @@ def test_gradient_norms_in_float64(path):
     meta, golden = golden_cases.load(path)
     config = golden_cases.released_config(meta)
     with jax.enable_x64(True), jax.numpy_dtype_promotion('standard'):
-
-        def widened(tree):
-            return jax.tree.map(
-                lambda x: x.astype(np.float64) if x.dtype == np.float32 else x, tree
-            )
-
         graph, state = train_state.create(golden_cases.released_model(meta), config)
-        batch = widened(jax.tree.map(np.asarray, golden_cases.pair_batch(meta)))
+        batch = float64_step.widened(jax.tree.map(np.asarray, golden_cases.pair_batch(meta)))
         of_step = jax.jit(lambda s, b: train_step.gradients(graph, config, s, b)[0])
-        grads = of_step(widened(state), batch)
+        grads = of_step(float64_step.widened(state), batch)
         error = norm_errors(golden, by_torch_name(graph, grads, state))
     assert np.quantile(error, 0.9) < 2e-3
     assert error.max() < 3e-2
