@@ -6,9 +6,11 @@
 One group of N images of 16 x 16 positions with 512 features. Rows take turns within a pass. The
 floor is the product of queries and keys, 2 (N·256)² 512 operations, at the rate of a large matrix
 product measured on the way; gradients add 8 N² 256·512 operations to it by the positions of the
-maxima, next to nothing. `peak` is the memory of a process of its own that computes the gradients
-once; of it `before` is taken when its inputs are there. On GPUs the kernel is a row, and `--torch`
-adds PyTorch's (CPU: pip install torch==2.13.0).
+maxima, next to nothing. Beside it, the time in which a large copy would read and write as many
+bytes as queries, keys and maxima have, and as the matrix has once written and once read. `peak` is
+the memory of a process of its own that computes the gradients once; of it `before` is taken when
+its inputs are there. On GPUs the kernel is a row, and `--torch` adds PyTorch's (CPU: pip install
+torch==2.13.0).
 """
 
 # pyright: reportMissingImports=false
@@ -44,12 +46,18 @@ def main() -> None:
     arguments = parser.parse_args()
     dtype = jnp.bfloat16 if arguments.bfloat16 else jnp.float32
     rate = measure.matrix_rate(dtype=dtype)
-    print(f'matrix product: {rate / 1e9:.0f} GFLOP/s')
+    copy = measure.copy_rate()
+    print(f'matrix product: {rate / 1e9:.0f} GFLOP/s, copy: {copy / 1e9:.1f} GB/s')
     print(f'{"N":>4} {"form":10} {"forward ms":>11} {"of floor":>9} {"gradients ms":>13} ', end='')
     print(f'{"of floor":>9} {"to einsum":>10}')
     tables = {}
     for n in map(int, arguments.images.split(',')):
         floor = 1000 * operations(n) / rate
+        needed, matrix = bytes_moved(n, dtype)
+        print(
+            f'{n:4} floor {floor:.1f} ms; {needed / 1e6:.0f} MB: {1000 * needed / copy:.1f} ms; '
+            f'matrix, {matrix / 1e6:.0f} MB: {1000 * matrix / copy:.1f} ms'
+        )
         tables[n] = timed(n, dtype, arguments.passes, arguments.torch)
         for form, (forward, gradients) in tables[n].items():
             print(
@@ -64,12 +72,20 @@ def main() -> None:
                 f'N = {arguments.large}, {form}, with gradients: {peak["seconds"]:.1f} s, '
                 f'peak {peak["peak_mb"]:.0f} MB, before {peak["before_mb"]:.0f} MB'
             )
-    measure.finish({'gflops': rate / 1e9, 'rows': tables, 'large': peaks}, arguments.out)
+    rates = {'gflops': rate / 1e9, 'copy_gb_per_s': copy / 1e9}
+    measure.finish(rates | {'rows': tables, 'large': peaks}, arguments.out)
 
 
 def operations(n: int) -> float:
     """Of the product of queries and keys."""
     return 2 * (n * POSITIONS) ** 2 * FEATURES
+
+
+def bytes_moved(n: int, dtype: Any) -> tuple[int, int]:
+    """Of queries, keys and maxima; of the matrix, written and read."""
+    positions = n * POSITIONS
+    inputs = 2 * positions * FEATURES * jnp.dtype(dtype).itemsize
+    return inputs + 4 * positions * n, 2 * 4 * positions**2
 
 
 def forms(n: int) -> list[str]:

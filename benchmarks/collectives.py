@@ -34,6 +34,7 @@ from benchmarks.hlo_collectives import Collective, read_collectives
 from configs.duts_coco import get_config
 from gconet_jax.config import Config
 from gconet_jax.config_dict import from_config_dict
+from gconet_jax.target import tracing_for
 from gconet_jax.training import state as train_state
 from gconet_jax.training.mesh import AXES, make_mesh
 from gconet_jax.training.step import abstract_batch, make_train_step
@@ -110,7 +111,8 @@ def compile_step(
     pairs = len(config.data.train_sets)
     batch = abstract_batch(pairs, images, size)
     mesh = make_mesh(pairs, (images,), shape=shape, devices=devices)
-    return make_train_step(graph, config, mesh).lower(state, batch).compile()
+    with tracing_for('cpu' if devices[0].platform == 'cpu' else 'gpu'):
+        return make_train_step(graph, config, mesh).lower(state, batch).compile()
 
 
 def summary(compiled: jax.stages.Compiled, shape: tuple[int, int], links: Links, top: int) -> dict:

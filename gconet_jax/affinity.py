@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from gconet_jax.affinity_kernel import search as search_in_kernel
 from gconet_jax.models.layers import precise_type
+from gconet_jax.target import ANY, target
 
 # The largest similarity that an accelerator is to hold, bytes; training keeps three like it.
 LARGEST_MATRIX = 2**30
@@ -57,7 +58,7 @@ def best_matches(query: jax.Array, key: jax.Array, form: str = 'auto') -> jax.Ar
       gradient goes to both by halves (`einsum`) or to the first (the others).
     """
     if form == 'auto':
-        form = choose(query.shape, key.shape, jax.default_backend())
+        form = choose(query.shape, key.shape, target())
     if form == 'einsum':
         similarity = jnp.einsum(
             'gnsd,gmtd->gnsmt', query, key, preferred_element_type=precise_type(query.dtype)
@@ -72,7 +73,9 @@ def best_matches(query: jax.Array, key: jax.Array, form: str = 'auto') -> jax.Ar
 def choose(query: tuple[int, ...], key: tuple[int, ...], platform: str) -> str:
     """The form for these shapes (docs/performance.md): `pallas` only where it is asked for."""
     matrix = 4 * query[0] * math.prod(query[1:3]) * math.prod(key[1:3])
-    return 'blockwise' if platform == 'cpu' or matrix > LARGEST_MATRIX else 'einsum'
+    if platform in ('cpu', ANY) or matrix > LARGEST_MATRIX:
+        return 'blockwise'
+    return 'einsum'
 
 
 # (query (G, R, D), key (G, M, T, D)) -> the best match (M, G, R) and its position in T, integers.

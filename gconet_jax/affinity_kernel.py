@@ -13,6 +13,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
 from gconet_jax.models.layers import precise_type
+from gconet_jax.target import target
 
 # Tiles of queries, keys and features; powers of two, as Triton has it.
 QUERIES, KEYS, FEATURES = 128, 64, 64
@@ -40,7 +41,7 @@ def search(query: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         out_specs=(out, out),
         out_shape=(jax.ShapeDtypeStruct(shape, kind), jax.ShapeDtypeStruct(shape, jnp.int32)),
         compiler_params=triton.CompilerParams(num_warps=4, num_stages=3),
-        interpret=jax.default_backend() == 'cpu',
+        interpret=target() == 'cpu',
         name='best_matches',
     )(query, key)
     return best[..., :rows], at[..., :rows]

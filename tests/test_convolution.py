@@ -7,12 +7,18 @@ import pytest
 
 from gconet_jax.models import convolution
 from gconet_jax.models.convolution import convolve, kernel_gradient
+from gconet_jax.models.winograd import winograd
+from gconet_jax.target import ANY, tracing_for
 
 
 def xla(x, kernel):
     return jax.lax.conv_general_dilated(
         x, kernel, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC')
     )
+
+
+def total(function):
+    return lambda x, kernel: jnp.sin(function(x, kernel)).sum()
 
 
 def arrays(height, width, inputs, outputs, size):
@@ -29,9 +35,6 @@ def test_values_and_gradients(monkeypatch, inputs, outputs, size, block):
     monkeypatch.setattr(convolution, 'FEWEST_POSITIONS', 0)
     x, kernel = arrays(12, 7, inputs, outputs, size)
 
-    def total(function):
-        return lambda x, kernel: jnp.sin(function(x, kernel)).sum()
-
     np.testing.assert_allclose(convolve(x, kernel), xla(x, kernel), atol=1e-5)
     ours = jax.grad(total(convolve), (0, 1))(x, kernel)
     for got, expected in zip(ours, jax.grad(total(xla), (0, 1))(x, kernel), strict=True):
@@ -45,8 +48,58 @@ def test_under_vmap():
     np.testing.assert_allclose(gradient, jnp.stack([expected, 4 * expected]), rtol=1e-5)
 
 
-def test_large_kernels_and_small_images_are_left_to_xla():
-    small, large = (arrays(64, 64, n, n, 3) for n in (16, 256))
+@pytest.mark.parametrize(('height', 'width'), [(2, 2), (8, 12), (16, 6)])
+@pytest.mark.parametrize(('inputs', 'outputs'), [(3, 5), (8, 1)])
+def test_winograd(height, width, inputs, outputs):
+    x, kernel = arrays(height, width, inputs, outputs, 3)
+    np.testing.assert_allclose(winograd(x, kernel), xla(x, kernel), atol=2e-5)
+    with jax.enable_x64(True):
+        x, kernel = (jnp.asarray(np.asarray(a, np.float64)) for a in (x, kernel))
+        np.testing.assert_allclose(winograd(x, kernel), xla(x, kernel), atol=1e-13)
+
+
+def test_values_and_gradients_of_deep_layers():
+    x, kernel = arrays(16, 32, 64, 80, 3)
+    kernel /= 24  # so that results are of size 1
+    assert multiplies_less(x, kernel)
+    np.testing.assert_allclose(convolve(x, kernel), xla(x, kernel), atol=1e-5)
+    ours = jax.grad(total(convolve), (0, 1))(x, kernel)
+    for got, expected in zip(ours, jax.grad(total(xla), (0, 1))(x, kernel), strict=True):
+        np.testing.assert_allclose(got, expected, atol=2e-4)
+
+
+def multiplies_less(x, kernel):
+    return 'conv_general_dilated' not in str(jax.make_jaxpr(convolve)(x, kernel))
+
+
+@pytest.mark.parametrize(
+    ('height', 'inputs', 'outputs', 'size', 'dtype'),
+    [
+        (14, 64, 64, 3, jnp.float32),  # few positions
+        (66, 64, 64, 3, jnp.float32),  # many
+        (17, 64, 64, 3, jnp.float32),  # odd
+        (16, 32, 64, 3, jnp.float32),
+        (16, 64, 32, 3, jnp.float32),
+        (16, 64, 64, 1, jnp.float32),
+        (16, 64, 64, 3, jnp.bfloat16),
+    ],
+)
+def test_others_are_left_to_xla(height, inputs, outputs, size, dtype):
+    x, kernel = (a.astype(dtype) for a in arrays(height, height, inputs, outputs, size))
+    assert not multiplies_less(x, kernel)
+
+
+def test_programs_for_elsewhere_have_plain_convolutions():
+    x, kernel = arrays(16, 16, 64, 64, 3)
+    for platform in ('gpu', ANY):
+        with tracing_for(platform):
+            # Of a function of its own: JAX remembers what it traced.
+            assert 'custom_vjp' not in str(jax.make_jaxpr(lambda *a: convolve(*a))(x, kernel))
+    assert multiplies_less(x, kernel)
+
+
+def test_gradients_of_large_kernels_and_small_images_are_left_to_xla():
+    small, large = (arrays(64, 66, n, n, 3) for n in (16, 256))
     few = arrays(32, 64, 16, 16, 3)
     assert 'custom_vjp' in str(jax.make_jaxpr(convolve)(*small))
     for left in (large, few):

@@ -1,33 +1,41 @@
 """The convolution of every layer: odd kernel, padded by half of it; NHWC and HWIO.
 
-On CPUs the gradient with respect to the kernel is our own, unless there is a stride. XLA computes
-it as a convolution whose kernel is as large as the image, for which it transposes both operands, at
-a tenth of the rate of a matrix product (docs/performance.md).
+On CPUs, unless there is a stride, two parts are our own (docs/performance.md): 3 x 3 kernels of
+many channels multiply less (`winograd`), and the gradient with respect to the kernel goes by blocks
+of patches. XLA computes that one as a convolution whose kernel is as large as the image, for which
+it transposes both operands, at a tenth of the rate of a matrix product.
 """
 
 import jax
 import jax.numpy as jnp
 
+from gconet_jax.models.winograd import SIZE, TILE, winograd
+from gconet_jax.target import target
+
 # Numbers of a block of patches, which is to stay in a cache.
 BLOCK = 2**19
-# Kernels with more numbers, and images of fewer positions, are left to XLA: little is to be gained
-# there, and its own gradient compiles faster.
+# Gradients of kernels with more numbers, and of images of fewer positions, are left to XLA: little
+# is to be gained there, and its own gradient compiles faster.
 LARGEST_KERNEL = 2**18
 FEWEST_POSITIONS = 64 * 64
+# Where Winograd's form is the faster one: its additions cost as much as they spare when there are
+# few channels, and beyond these positions its tiles leave the caches.
+FEWEST_CHANNELS = 64
+TILED_POSITIONS = range(16 * 16, 64 * 64 + 1)
 
 
 def convolve(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
     """x (B, H, W, I), kernel (s, s, I, O) of x's type -> (B, ceil(H / stride), ..., O)."""
-    few = x.shape[1] * x.shape[2] < FEWEST_POSITIONS
-    large = kernel.size > LARGEST_KERNEL
-    if jax.default_backend() != 'cpu' or stride > 1 or few or large:
-        return _convolve(x, kernel, stride)
+    ours = target() == 'cpu' and (suits_winograd(x, kernel) or suits_blocks(x, kernel))
+    if not ours or stride > 1:
+        return direct(x, kernel, stride)
     if kernel.shape[:2] == (1, 1) and kernel.shape[3] == 1:
         return (x @ kernel[0, 0, :, 0])[..., None]
     return _on_cpu(x, kernel)
 
 
-def _convolve(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
+def direct(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
+    """`convolve`, as XLA does it."""
     # Not 'SAME', which under a stride pads the right and the bottom alone; PyTorch pads all around.
     edge = (kernel.shape[0] // 2, kernel.shape[0] // 2)
     return jax.lax.conv_general_dilated(
@@ -35,22 +43,46 @@ def _convolve(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
     )
 
 
+def suits_winograd(x: jax.Array, kernel: jax.Array) -> bool:
+    """Whether `winograd` is faster than XLA's convolution, and as good: half floats are not."""
+    height, width = x.shape[1:3]
+    return (
+        kernel.shape[:2] == (SIZE, SIZE)
+        and min(kernel.shape[2:]) >= FEWEST_CHANNELS
+        and height % TILE == width % TILE == 0
+        and height * width in TILED_POSITIONS
+        and jnp.finfo(x.dtype).bits >= 32
+    )
+
+
+def suits_blocks(x: jax.Array, kernel: jax.Array) -> bool:
+    """Whether `kernel_gradient` is faster than XLA's."""
+    return x.shape[1] * x.shape[2] >= FEWEST_POSITIONS and kernel.size <= LARGEST_KERNEL
+
+
 @jax.custom_vjp
 def _on_cpu(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    return _convolve(x, kernel)
+    return (winograd if suits_winograd(x, kernel) else direct)(x, kernel)
 
 
 def _forward(x: jax.Array, kernel: jax.Array):
-    return _convolve(x, kernel), (x, kernel)
+    return _on_cpu(x, kernel), (x, kernel)
 
 
 def _backward(kept: tuple[jax.Array, jax.Array], gradient: jax.Array):
     x, kernel = kept
-    (of_x,) = jax.vjp(lambda x: _convolve(x, kernel), x)[1](gradient)
-    return of_x, kernel_gradient(x, gradient, kernel.shape[0])
+    of_x = _on_cpu(gradient, mirrored(kernel))
+    if suits_blocks(x, kernel):
+        return of_x, kernel_gradient(x, gradient, kernel.shape[0])
+    return of_x, jax.vjp(lambda kernel: direct(x, kernel), kernel)[1](gradient)[0]
 
 
 _on_cpu.defvjp(_forward, _backward)
+
+
+def mirrored(kernel: jax.Array) -> jax.Array:
+    """(s, s, I, O) -> (s, s, O, I), whose convolution takes a gradient back to the inputs."""
+    return jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
 
 
 def kernel_gradient(x: jax.Array, gradient: jax.Array, size: int) -> jax.Array:
@@ -61,8 +93,7 @@ def kernel_gradient(x: jax.Array, gradient: jax.Array, size: int) -> jax.Array:
     channels.
     """
     if x.shape[3] > gradient.shape[3]:
-        mirrored = kernel_gradient(gradient, x, size)
-        return jnp.flip(mirrored, (0, 1)).swapaxes(2, 3)
+        return mirrored(kernel_gradient(gradient, x, size))
     (b, h, w, inputs), outputs = x.shape, gradient.shape[3]
     offsets = [(i, j) for i in range(size) for j in range(size)]
     across = w * inputs * len(offsets)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gconet_jax.interpolation import interpolation_matrix
+from gconet_jax.target import target
 
 MOST = 2  # numbers in a row that are not 0
 
@@ -22,7 +23,7 @@ def resize(x: jax.Array, height: int, width: int) -> jax.Array:
     """
     if x.shape[1:3] == (height, width):
         return x
-    form = gathered if jax.default_backend() == 'cpu' else multiplied
+    form = gathered if target() == 'cpu' else multiplied
     for axis, size in (1, height), (2, width):
         x = form(x, axis, interpolation_matrix(x.shape[axis], size))
     return x

@@ -19,6 +19,7 @@ from gconet_jax.models.layers import (
     with_remat,
     with_running_average,
 )
+from gconet_jax.target import target
 from gconet_jax.training.mesh import batch_shardings, make_mesh, replicated
 from gconet_jax.training.state import Skipped, TrainState, Tree, make_optimizer
 
@@ -115,7 +116,7 @@ def gradients(
         zero = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, state.params))
         turns = jax.tree.map(functools.partial(_in_turns, at_once=at_once), batch)
         # XLA's CPU convolutions are some thirty times slower inside of a loop.
-        on_cpu = jax.default_backend() == 'cpu'
+        on_cpu = target() == 'cpu'
         (loss, grads), aux = jax.lax.scan(add, zero, turns, unroll=on_cpu)
         terms, moments = jax.tree.map(_in_order, aux)
     metrics = {name: value.mean() for name, value in terms.items()}
