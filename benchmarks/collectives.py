@@ -103,6 +103,11 @@ def make_devices(target: str, count: int, node: int) -> list[Any]:
     return list(described.devices)
 
 
+def platform_of(devices: list[Any]) -> str:
+    """As `tracing_for` takes it."""
+    return 'cpu' if devices[0].platform == 'cpu' else 'gpu'
+
+
 def compile_step(
     config: Config, shape: tuple[int, int], images: int, size: int, devices: list[Any]
 ) -> jax.stages.Compiled:
@@ -111,7 +116,7 @@ def compile_step(
     pairs = len(config.data.train_sets)
     batch = abstract_batch(pairs, images, size)
     mesh = make_mesh(pairs, (images,), shape=shape, devices=devices)
-    with tracing_for('cpu' if devices[0].platform == 'cpu' else 'gpu'):
+    with tracing_for(platform_of(devices)):
         return make_train_step(graph, config, mesh).lower(state, batch).compile()
 
 

@@ -45,7 +45,7 @@ def main() -> None:
     rate = measure.matrix_rate()
     print(f'matrix product: {rate / 1e9:.0f} GFLOP/s')
     print(
-        f'{"size, channels":16} {"XLA ms":>8} {"of floor":>9} {"Winograd ms":>12} {"of floor":>9}'
+        f'{"size, channels":16} {"XLA, ms":>8} {"of floor":>9} {"Winograd ms":>12} {"of floor":>9}'
     )
     tables = {}
     for size, inputs, outputs in LAYERS:
