@@ -1,13 +1,18 @@
 """Image files of every odd kind: read right, or refused by name."""
 
 import struct
+import subprocess
+import sys
+import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from PIL import Image
 from tiny_data import write_set
 
+from gconet_jax.inference.photos import read_photo
 from gconet_jax.input_pipeline.checks import check_groups, open_pair
 from gconet_jax.input_pipeline.files import DataError, open_image, size_of
 from gconet_jax.input_pipeline.groups import load_groups
@@ -89,6 +94,29 @@ def test_a_bomb_is_refused_before_it_is_decoded(tmp_path):
     (tmp_path / 'x.png').write_bytes(bomb)
     with pytest.raises(DataError, match=r'x\.png: .*decompression bomb'):
         open_image(tmp_path / 'x.png', 'RGB')
+
+
+def test_reading_in_threads_leaves_the_filters_of_warnings_alone(tmp_path):
+    picture().save(tmp_path / 'x.png')
+    before = list(warnings.filters)
+    with ThreadPoolExecutor(8) as pool:
+        for read in (size_of, read_photo):
+            list(pool.map(read, [tmp_path / 'x.png'] * 400))
+    assert list(warnings.filters) == before
+
+
+def test_warnings_of_pil_are_not_printed(tmp_path):
+    Image.new('1', (10_000, 10_000)).save(tmp_path / 'x.png')  # PIL warns of 89 megapixels
+    script = (
+        'import pathlib, sys\n'
+        'from gconet_jax.input_pipeline.files import DataError, size_of\n'
+        'try:\n    size_of(pathlib.Path(sys.argv[1]))\n'
+        'except DataError as error:\n    print(error)\n'
+    )
+    command = [sys.executable, '-c', script, str(tmp_path / 'x.png')]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert '10000 x 10000 pixels are more than 89,478,485' in done.stdout
+    assert done.stderr == ''
 
 
 def test_masks_of_other_modes(tmp_path):

@@ -2,7 +2,6 @@
 
 import io
 import os
-import warnings
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from gconet_jax.input_pipeline.files import FORMATS, DataError, ImageFile
+from gconet_jax.input_pipeline.files import FORMATS, DataError, ImageFile, refuse_large
 
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.gif')
 MAX_PIXELS = 50_000_000
@@ -28,12 +27,10 @@ def read_photo(file: ImageFile, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """
     try:
         data = file.read_bytes()
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')  # PIL's of large images, metadata and palettes
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                _check_size(image.size, max_pixels)
-                image.load()
-                return np.asarray(_as_rgb(ImageOps.exif_transpose(image)))
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            refuse_large(image, max_pixels)
+            image.load()
+            return np.asarray(_as_rgb(ImageOps.exif_transpose(image)))
     except Exception as error:  # a broken file makes PIL's decoders raise nearly anything
         unknown = isinstance(error, UnidentifiedImageError)  # whose text names a buffer
         text = 'it is no picture' if unknown else str(error) or type(error).__name__
@@ -84,13 +81,6 @@ def output_names(files: Sequence[Path]) -> list[str]:
         name = file.stem if stems[file.stem] == 1 else f'{file.stem}_{file.suffix[1:]}'
         names.append(_free(name, names))
     return names
-
-
-def _check_size(size: tuple[int, int], max_pixels: int) -> None:
-    if size[0] * size[1] > max_pixels:
-        raise ValueError(
-            f'{size[0]} x {size[1]} pixels are more than {max_pixels:,}; make it smaller first'
-        )
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:

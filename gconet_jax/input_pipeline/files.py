@@ -18,6 +18,10 @@ EXIF_ORIENTATION = 0x0112
 # PostScript to Ghostscript, which is a program that runs it.
 FORMATS = ('JPEG', 'PNG', 'BMP', 'WEBP', 'TIFF', 'GIF')
 
+# PIL's own, of odd metadata and of many pixels, which `refuse_large` is for. Once and for all, as
+# filters are the whole process's: a block that changes them for a while is not safe in threads.
+warnings.filterwarnings('ignore', module=r'PIL\.')
+
 
 class DataError(InputError):
     """Something is wrong with the files of a data set; the message names it and the remedy."""
@@ -129,15 +133,22 @@ def exif_turns(file: ImageFile) -> bool:
 
 def _read(file: ImageFile, use: Callable[[Image.Image], Any]) -> Any:
     try:
-        with warnings.catch_warnings():
-            # PIL only warns up to twice its limit; a warning is lost in a worker.
-            warnings.simplefilter('error', Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(file.read_bytes()), formats=FORMATS) as image:
-                return use(image)
+        with Image.open(io.BytesIO(file.read_bytes()), formats=FORMATS) as image:
+            if Image.MAX_IMAGE_PIXELS is not None:  # PIL itself only warns, up to twice its limit
+                refuse_large(image, Image.MAX_IMAGE_PIXELS)
+            return use(image)
     except Exception as error:  # a broken file makes PIL's decoders raise nearly anything
         raise DataError(
             f'cannot read image {file}: {error or type(error).__name__}; replace or remove the file'
         ) from error
+
+
+def refuse_large(image: Image.Image, most: int) -> None:
+    """Raises ValueError if an image, opened but not decoded, has more pixels than `most`."""
+    if image.width * image.height > most:
+        raise ValueError(
+            f'{image.width} x {image.height} pixels are more than {most:,}; make it smaller first'
+        )
 
 
 def _convert(image: Image.Image, mode: str) -> Image.Image:
