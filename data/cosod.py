@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from data.verify import published_counts, verified
 from gconet_jax.input_pipeline.files import ImageFile, open_image
-from gconet_jax.input_pipeline.groups import Group, load_groups, prepared_name
+from gconet_jax.input_pipeline.groups import Group, load_groups, prepared_name, skippable_by
 
 DRIVE = 'https://drive.google.com/drive/folders/1jRJKv56QSa3gOp4w_64tVmzNMT_te-Kv'
 SHARD = 512  # images of a shard
@@ -81,10 +81,11 @@ class CoSODBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
 
     def _shard_iterators_per_split(self, dl_manager: Any) -> dict[str, list[Any]]:
         source = Path(dl_manager.manual_dir)
-        groups = load_groups(source, self.DATASET, skip_bad=self._skip_bad)
-        published_counts(source, self.DATASET, groups, self.GROUPS, self.IMAGES)
         journal = Path(self.data_dir_root) / f'.{prepared_name(self.DATASET)}.verified'
-        groups = verified(groups, journal, skip_bad=self._skip_bad)
+        with skippable_by('--skip-bad'):
+            groups = load_groups(source, self.DATASET, skip_bad=self._skip_bad)
+            published_counts(source, self.DATASET, groups, self.GROUPS, self.IMAGES)
+            groups = verified(groups, journal, skip_bad=self._skip_bad)
         info: Any = self.info
         info.features['group'].names = [group.name for group in groups]
         # The order of the records, from which a reader knows the groups without opening one.

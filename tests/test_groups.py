@@ -8,9 +8,11 @@ import pytest
 from PIL import Image
 from tiny_data import write_set
 
+from gconet_jax.config import DataConfig
 from gconet_jax.input_pipeline.checks import check_groups
 from gconet_jax.input_pipeline.files import DataError, open_image
 from gconet_jax.input_pipeline.groups import load_groups, select
+from gconet_jax.input_pipeline.sets import evaluation_sets, training_sets
 
 
 @pytest.fixture
@@ -75,6 +77,28 @@ def test_missing_masks_are_counted_and_named(root):
         (root / 'gts/tiny' / name).unlink()
     with pytest.raises(DataError, match=r'2 problems(.|\n)*ant/01.png is(.|\n)*cat/00.png is'):
         load_groups(root, 'tiny')
+
+
+def test_a_set_of_which_nothing_can_be_used_is_an_error_all_the_same(root, capsys):
+    for path in root.glob('images/tiny/*/*'):
+        path.write_bytes(b'no image')
+    groups = load_groups(root, 'tiny')
+    with pytest.raises(DataError, match=r"no group that can be used in set 'tiny', .*ant/00\.jpg"):
+        check_groups(groups, skip_bad=True)
+    shutil.rmtree(root / 'gts/tiny')
+    (root / 'gts/tiny').mkdir()
+    with pytest.raises(DataError, match=r"no group that can be used in set 'tiny', .*images/tiny;"):
+        load_groups(root, 'tiny', skip_bad=True)
+    assert '2 problems' in capsys.readouterr().out
+
+
+def test_the_remedy_is_one_that_there_is(root):
+    (root / 'gts/tiny/ant/01.png').unlink()
+    data = DataConfig(root=str(root), train_sets=('tiny',), eval_sets=('tiny',))
+    with pytest.raises(DataError, match=r"Mend them, or leave them out by data\.bad_files='skip'$"):
+        training_sets(data)
+    with pytest.raises(DataError, match='Mend them$'):
+        evaluation_sets(data, with_masks=True)
 
 
 def test_images_that_differ_in_suffix_only_are_named(root):

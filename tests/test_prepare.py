@@ -95,7 +95,10 @@ def test_prepared_sets_and_folders_mix(source, tmp_path, prepared):
 def test_bad_files_stop_it_and_nothing_is_left_that_looks_whole(source, tmp_path):
     image = source / 'images/CoCA/cat/01.jpg'
     image.write_bytes(image.read_bytes()[:-200])
-    with pytest.raises(DataError, match=r'1 problem in 5 images:\n.*cat/01\.jpg: .*truncated'):
+    problem = (
+        r'1 problem in 5 images:\n.*cat/01\.jpg: .*truncated(.|\n)*leave .* out by --skip-bad$'
+    )
+    with pytest.raises(DataError, match=problem):
         prepare.prepare('CoCA', source, tmp_path / 'sets')
     assert find_prepared(tmp_path / 'sets', 'CoCA') is None
     prepare.prepare('CoCA', source, tmp_path / 'sets', skip_bad=True)

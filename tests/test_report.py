@@ -46,6 +46,16 @@ def test_problems_are_named_and_fail(root, capsys):
     assert '1 masks are empty:\n    train/bee/00' in printed
 
 
+def test_a_set_of_no_use_does_not_hide_the_others(root, capsys):
+    shutil.rmtree(root / 'gts/train')
+    (root / 'gts/train').mkdir()
+    assert run(root, 'train', 'nowhere', 'test') == 1
+    printed = capsys.readouterr().out
+    assert "train: no group that can be used in set 'train'" in printed
+    assert "nowhere: no set named 'nowhere'" in printed
+    assert 'test: 2 groups, 5 images' in printed
+
+
 def test_duplicates_within_and_between_sets(root, capsys):
     shutil.copy(root / 'images/train/ant/00.jpg', root / 'images/train/bee/01.jpg')
     shutil.copy(root / 'images/train/ant/02.jpg', root / 'images/test/dog/03.jpg')

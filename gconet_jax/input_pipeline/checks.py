@@ -10,7 +10,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from gconet_jax.input_pipeline.files import DataError, ImageFile, exif_turns, open_image
-from gconet_jax.input_pipeline.groups import Group, settle
+from gconet_jax.input_pipeline.groups import Group, at_least_one, settle
 
 T = TypeVar('T')
 
@@ -53,7 +53,8 @@ def check_groups(groups: Sequence[Group], *, skip_bad: bool = False) -> tuple[Gr
         The groups, those without any good image left out.
 
     Raises:
-        DataError: the first ten that are wrong (see `open_pair`), and how many there are.
+        DataError: the first ten that are wrong (see `open_pair`), and how many there are; or all
+            of them are.
     """
 
     def check(image: ImageFile, mask: ImageFile | None) -> str | None:
@@ -99,7 +100,10 @@ def each_image(
 def without_bad(
     groups: Sequence[Group], found: Sequence[Sequence[str | None]], *, skip_bad: bool
 ) -> tuple[Group, ...]:
-    """Leaves out the images of which something was `found`, or raises; see `settle`."""
+    """Leaves out the images of which something was `found`, or raises; see `settle`.
+
+    Raises a DataError if nothing is left.
+    """
     problems = [problem for several in found for problem in several if problem]
     total = sum(len(group.images) for group in groups)
     settle(problems, f'{total} images', skip_bad=skip_bad)
@@ -109,4 +113,8 @@ def without_bad(
         group.keep([i for i, problem in enumerate(several) if not problem])
         for group, several in zip(groups, found, strict=True)
     ]
-    return tuple(group for group in good if group.images)
+    names = '+'.join(sorted({group.dataset for group in groups}))
+    return at_least_one(
+        [group for group in good if group.images],
+        f'set {names!r}, {groups[0].images[0]} and others',
+    )

@@ -1,9 +1,10 @@
 """The groups of images of a set, in a prepared set or in plain folders."""
 
+import contextlib
 import fnmatch
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,10 @@ from gconet_jax.input_pipeline.layouts import find_layout, subfolders
 
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp')  # of images and masks, in any case
 SHOWN = 10  # culprits that a message names before it only counts
+
+
+class BadFilesError(DataError):
+    """Some files of a set cannot be used; the set might do without them."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,8 @@ def load_groups(
 
     Raises:
         DataError: the root or the set is missing or empty; without `skip_bad` also: a group holds
-            no images or no masks, a mask is missing, or two images differ in suffix only.
+            no images or no masks, a mask is missing, or two images differ in suffix only. With
+            it: no group is left.
     """
     prepared = find_prepared(Path(root), dataset)
     if prepared is not None:
@@ -85,11 +91,18 @@ def load_groups(
         if images:
             groups.append(Group(dataset, folder.name, images, masks))
     settle(problems, f'set {dataset!r}', skip_bad=skip_bad)
+    return at_least_one(groups, f'set {dataset!r}, {layout.images}')
+
+
+def at_least_one(groups: Sequence[Group], where: str) -> tuple[Group, ...]:
+    """The groups; a DataError if there are none."""
+    if not groups:
+        raise DataError(f'no group that can be used in {where}; mend it, or name another set')
     return tuple(groups)
 
 
 def settle(problems: Sequence[str], where: str, *, skip_bad: bool) -> None:
-    """Raises a DataError with the first problems and their number, or prints the same."""
+    """Raises a BadFilesError with the first problems and their number, or prints the same."""
     if not problems:
         return
     rest = [f'  ... and {len(problems) - SHOWN} more'] if len(problems) > SHOWN else []
@@ -98,7 +111,16 @@ def settle(problems: Sequence[str], where: str, *, skip_bad: bool) -> None:
     if skip_bad:
         print(f'{count}, left out:\n{lines}')
         return
-    raise DataError(f"{count}:\n{lines}\nMend them, or leave them out by data.bad_files='skip'")
+    raise BadFilesError(f'{count}:\n{lines}\nMend them')
+
+
+@contextlib.contextmanager
+def skippable_by(option: str) -> Iterator[None]:
+    """Where files that cannot be used may be left out: a BadFilesError says by which option."""
+    try:
+        yield
+    except BadFilesError as error:
+        raise BadFilesError(f'{error}, or leave them out by {option}') from error
 
 
 def select(

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 
 from gconet_jax.input_pipeline.checks import each_image, open_pair
 from gconet_jax.input_pipeline.files import DataError, ImageFile, open_image
-from gconet_jax.input_pipeline.groups import SHOWN, Group, load_groups
+from gconet_jax.input_pipeline.groups import SHOWN, BadFilesError, Group, load_groups
 
 TILE = 96  # pixels of a contact sheet
 COLUMNS = 12
@@ -38,19 +38,19 @@ def report(root: Path, datasets: Sequence[str], sheets: Path) -> tuple[str, int]
         sheets: folder of the contact sheets, `<set>.jpg`.
 
     Returns:
-        The text, and the number of problems that would stop a training run.
-
-    Raises:
-        DataError: a set is missing or empty.
+        The text, and the number of problems that would stop a training run, of which a set that
+        is missing or empty is one.
     """
     lines, problems = [], 0
     seen: dict[bytes, list[str]] = defaultdict(list)
     for dataset in datasets:
         try:
-            groups = load_groups(root, dataset)
-        except DataError:
-            groups = load_groups(root, dataset, skip_bad=True)  # which prints what it leaves out
+            groups, left_out = _load(root, dataset)
+        except DataError as error:
+            lines += [f'{dataset}: {error}', '']
             problems += 1
+            continue
+        problems += left_out
         found = each_image(groups, _inspect, title=f'checking {dataset}')
         lines += [*_of_set(dataset, groups, found), '']
         problems += sum(finding.problem is not None for several in found for finding in several)
@@ -66,6 +66,14 @@ def report(root: Path, datasets: Sequence[str], sheets: Path) -> tuple[str, int]
     lines += _listed('images are in several sets', [' = '.join(names) for names in across])
     lines += _listed('images are twice in a set', [' = '.join(names) for names in within])
     return '\n'.join(lines), problems
+
+
+def _load(root: Path, dataset: str) -> tuple[tuple[Group, ...], bool]:
+    """The groups of a set, and whether some of it had to be left out, which is printed."""
+    try:
+        return load_groups(root, dataset), False
+    except BadFilesError:
+        return load_groups(root, dataset, skip_bad=True), True
 
 
 def contact_sheet(groups: Sequence[Group], found: Sequence[Sequence[Finding]], path: Path) -> None:

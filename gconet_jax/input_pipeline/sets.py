@@ -10,7 +10,13 @@ from gconet_jax.config import DataConfig
 from gconet_jax.input_pipeline.cache import cached
 from gconet_jax.input_pipeline.checks import check_groups
 from gconet_jax.input_pipeline.files import DataError
-from gconet_jax.input_pipeline.groups import Group, find_prepared, load_groups, select
+from gconet_jax.input_pipeline.groups import (
+    Group,
+    find_prepared,
+    load_groups,
+    select,
+    skippable_by,
+)
 from gconet_jax.input_pipeline.layouts import find_layout
 from gconet_jax.input_pipeline.pixels import CacheReader, Decoder, Reader
 
@@ -78,6 +84,7 @@ def _is_present(root: Path, name: str) -> bool:
         return False
 
 
+@skippable_by("data.bad_files='skip'")
 def _with_reader(names: Sequence[str], config: DataConfig) -> tuple[tuple[Group, ...], Reader]:
     skip_bad = config.bad_files == 'skip'
     loaded = [load_groups(config.root, name, skip_bad=skip_bad) for name in names]
