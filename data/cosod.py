@@ -20,7 +20,8 @@ from tqdm import tqdm
 
 from data.verify import published_counts, verified
 from gconet_jax.input_pipeline.files import ImageFile, open_image
-from gconet_jax.input_pipeline.groups import Group, load_groups, prepared_name, skippable_by
+from gconet_jax.input_pipeline.groups import Group, load_groups, skippable_by
+from gconet_jax.input_pipeline.layouts import prepared_name
 
 DRIVE = 'https://drive.google.com/drive/folders/1jRJKv56QSa3gOp4w_64tVmzNMT_te-Kv'
 SHARD = 512  # images of a shard

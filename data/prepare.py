@@ -16,7 +16,7 @@ import tensorflow_datasets as tfds
 
 from data.cosod import BUILDERS
 from gconet_jax.errors import InputError
-from gconet_jax.input_pipeline.groups import prepared_name
+from gconet_jax.input_pipeline.layouts import prepared_name
 
 
 def prepare(dataset: str, source: Path, out: Path, *, skip_bad: bool = False) -> Path:

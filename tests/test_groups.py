@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from gconet_jax.config import DataConfig
 from gconet_jax.input_pipeline.checks import check_groups
 from gconet_jax.input_pipeline.files import DataError, open_image
 from gconet_jax.input_pipeline.groups import load_groups, select
+from gconet_jax.input_pipeline.layouts import find_sets
 from gconet_jax.input_pipeline.sets import evaluation_sets, training_sets
 
 
@@ -47,11 +49,31 @@ def test_missing_root_is_named(tmp_path):
         load_groups(tmp_path / 'nowhere', 'tiny')
 
 
-@pytest.mark.parametrize('name', ['CoCA', ''])
-def test_unknown_set_lists_the_sets_that_are_there(root, name):
+def test_unknown_set_lists_the_sets_that_are_there(root):
     write_set(root, 'other', {'cat': 1})
-    with pytest.raises(DataError, match=f"no set named '{name}' .* there: other, tiny"):
+    with pytest.raises(DataError, match=r"no set named 'CoCA' .* there: other, tiny"):
+        load_groups(root, 'CoCA')
+
+
+@pytest.mark.parametrize('name', ['', '.', '..', '../images/tiny', 'tiny/', '..\\tiny', 'tiny\0'])
+def test_the_name_of_a_set_never_leads_out_of_a_folder(root, name):
+    with pytest.raises(DataError, match=f'{re.escape(repr(name))} cannot be the name of a set'):
         load_groups(root, name)
+
+
+def test_sets_are_found_whatever_lies_beside_them(root, monkeypatch):
+    write_set(root, 'other', {'cat': 1})
+    for name in ('.DS_Store', 'notes.txt', '._00.jpg'):
+        (root / 'images/tiny' / name).write_bytes(b'')
+    assert find_sets(root) == ['other', 'tiny']
+    own = root / 'mine'
+    shutil.copytree(root / 'images/tiny', own / 'Image')
+    (own / 'GT').mkdir()
+    (root / 'link').symlink_to(own)
+    monkeypatch.chdir(own / 'GT')
+    for path, name in ((Path('..'), 'mine'), (root / 'link', 'link')):
+        assert find_sets(path) == [name]
+        assert len(load_groups(path, name, with_masks=False)) == 2
 
 
 def test_set_without_groups(root):
@@ -97,13 +119,19 @@ def test_the_remedy_is_one_that_there_is(root):
     data = DataConfig(root=str(root), train_sets=('tiny',), eval_sets=('tiny',))
     with pytest.raises(DataError, match=r"Mend them, or leave them out by data\.bad_files='skip'$"):
         training_sets(data)
-    with pytest.raises(DataError, match='Mend them$'):
+    with pytest.raises(DataError, match=r'Mend them$'):
         evaluation_sets(data, with_masks=True)
 
 
 def test_images_that_differ_in_suffix_only_are_named(root):
     shutil.copy(root / 'images/tiny/cat/01.jpg', root / 'images/tiny/cat/01.png')
     with pytest.raises(DataError, match=r'tiny/cat/01.png differs from 01.jpg in suffix'):
+        load_groups(root, 'tiny')
+
+
+def test_masks_that_differ_in_suffix_only_are_named(root):
+    shutil.copy(root / 'gts/tiny/cat/01.png', root / 'gts/tiny/cat/01.jpg')
+    with pytest.raises(DataError, match=r'gts/tiny/cat/01.png differs from 01.jpg in suffix'):
         load_groups(root, 'tiny')
 
 

@@ -1,6 +1,7 @@
 """From a downloaded archive to a prepared set, whole or not there."""
 
 import errno
+import json
 import re
 import shutil
 import sys
@@ -13,8 +14,9 @@ from tiny_data import write_set
 
 from data import cosod, prepare
 from gconet_jax.config import DataConfig
-from gconet_jax.input_pipeline.files import DataError, open_image
-from gconet_jax.input_pipeline.groups import find_prepared, load_groups
+from gconet_jax.input_pipeline.files import DataError, open_image, open_prepared
+from gconet_jax.input_pipeline.groups import load_groups
+from gconet_jax.input_pipeline.layouts import find_prepared, find_sets
 from gconet_jax.input_pipeline.sets import training_sets
 
 GROUPS = {'Ähre': 3, 'cat': 2}
@@ -43,10 +45,32 @@ def test_a_prepared_set_is_the_folder_it_came_from(source, tmp_path, capsys):
     assert '2 groups, 5 images\n  published: 80 groups, 1295 images' in capsys.readouterr().out
     assert_same_pixels(load_groups(tmp_path / 'sets', 'CoCA'), load_groups(source, 'CoCA'))
     assert [path.name for path in (tmp_path / 'sets').iterdir()] == ['coca']
+    assert find_sets(tmp_path / 'sets') == ['coca']
     info = tfds.builder_from_directory(folder).info
     assert info.features['group'].names == ['cat', 'Ähre']
     assert 'zhang2020gicd' in info.citation
     assert info.splits['test'].num_examples == 5
+
+
+@pytest.mark.parametrize('name', ['../../x', '..', '', 'a\\b', 'a\0b'])
+def test_names_of_a_set_from_elsewhere_never_lead_out_of_a_folder(source, tmp_path, name):
+    folder = prepare.prepare('CoCA', source, tmp_path / 'sets')
+    for groups in ([[name, ['00', '01']]], [['cat', ['00', name]]]):
+        (folder / 'metadata.json').write_text(json.dumps({'groups': groups}))
+        open_prepared.cache_clear()
+        with pytest.raises(
+            DataError, match=f'{re.escape(repr(name))} cannot be the name of a group'
+        ):
+            load_groups(tmp_path / 'sets', 'CoCA')
+
+
+def test_a_broken_prepared_set_is_named(source, tmp_path):
+    folder = prepare.prepare('CoCA', source, tmp_path / 'sets')
+    (folder / 'dataset_info.json').write_text('{')
+    with pytest.raises(
+        DataError, match=r'coca/1\.0\.0 is no prepared set: .*prepare the set again'
+    ):
+        load_groups(tmp_path / 'sets', 'CoCA')
 
 
 def test_tfds_reads_it_without_us(source, tmp_path):

@@ -2,16 +2,19 @@
 
 import contextlib
 import fnmatch
-import os
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gconet_jax.input_pipeline.files import DataError, ImageFile, Record
-from gconet_jax.input_pipeline.layouts import find_layout, subfolders
+from gconet_jax.input_pipeline.files import DataError, ImageFile, Record, open_prepared
+from gconet_jax.input_pipeline.layouts import (
+    SUFFIXES,
+    find_layout,
+    find_prepared,
+    image_files,
+    subfolders,
+)
 
-SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp')  # of images and masks, in any case
 SHOWN = 10  # culprits that a message names before it only counts
 
 
@@ -64,9 +67,10 @@ def load_groups(
 
     Raises:
         DataError: the root or the set is missing or empty; without `skip_bad` also: a group holds
-            no images or no masks, a mask is missing, or two images differ in suffix only. With
-            it: no group is left.
+            no images or no masks, a mask is missing, or two images or masks differ in suffix
+            only. With it: no group is left.
     """
+    _check_name(dataset, 'a set')
     prepared = find_prepared(Path(root), dataset)
     if prepared is not None:
         return _prepared_groups(prepared, dataset, with_masks)
@@ -147,27 +151,15 @@ def select(
     return kept
 
 
-def prepared_name(dataset: str) -> str:
-    """The name of a set's folder when prepared, by TFDS's rules: 'COCO-SEG' -> 'coco_seg'."""
-    return re.sub(r'\W', '_', dataset.lower())
-
-
-def find_prepared(root: Path, dataset: str) -> Path | None:
-    """The newest version of the prepared set in `root`; a set that is not whole does not count."""
-    found = root.glob(f'{prepared_name(dataset)}/*/dataset_info.json') if dataset else ()
-    versions = [path.parent for path in found if re.fullmatch(r'\d+\.\d+\.\d+', path.parent.name)]
-    return max(versions, key=lambda v: tuple(map(int, v.name.split('.'))), default=None)
-
-
 def _prepared_groups(folder: Path, dataset: str, with_masks: bool) -> tuple[Group, ...]:
     """The groups of a prepared set, whose metadata lists the records in their order."""
-    import tensorflow_datasets as tfds
-
-    metadata = tfds.builder_from_directory(folder).info.metadata
+    metadata = open_prepared(str(folder)).dataset_info.metadata
     if not isinstance(metadata, dict) or 'groups' not in metadata:
         raise DataError(f'{folder} was not made by data/prepare.py; remove it, or name another set')
     groups, first = [], 0
     for name, stems in metadata['groups']:
+        for each in (name, *stems):
+            _check_name(each, f'a group or an image of {folder}')
 
         def records(part, first=first, stems=stems):
             return tuple(Record(str(folder), first + i, part, s) for i, s in enumerate(stems))
@@ -175,19 +167,31 @@ def _prepared_groups(folder: Path, dataset: str, with_masks: bool) -> tuple[Grou
         masks = records('mask') if with_masks else ()
         groups.append(Group(dataset, name, records('image'), masks))
         first += len(stems)
-    return tuple(groups)
+    return at_least_one(groups, str(folder))
+
+
+def _check_name(name: str, what: str) -> None:
+    """Raises a DataError if the name might lead out of a folder: outputs are named by it."""
+    if name in ('', '.', '..') or any(character in name for character in '/\\\0'):
+        raise DataError(f'{name!r} cannot be the name of {what}: it must be that of a file')
 
 
 def _list_images(folder: Path, problems: list[str]) -> tuple[Path, ...]:
     """The images of a group, sorted by name, one of each name."""
-    images: dict[str, Path] = {}
-    for path in _files(folder):
-        twin = images.setdefault(path.stem, path)
-        if twin is not path:  # they would share a mask, and overwrite each other's map
-            problems.append(f'{path} differs from {twin.name} in suffix only')
+    images = _by_stem(folder, problems)  # twins would share a mask, and a map's name
     if not images:
         problems.append(f'group {folder} holds no images ({", ".join(SUFFIXES)})')
     return tuple(images.values())
+
+
+def _by_stem(folder: Path, problems: list[str]) -> dict[str, Path]:
+    """The images or masks in a folder, by their name without suffix, the first of each name."""
+    found: dict[str, Path] = {}
+    for path in image_files(folder):
+        twin = found.setdefault(path.stem, path)
+        if twin is not path:
+            problems.append(f'{path} differs from {twin.name} in suffix only')
+    return found
 
 
 def _match_masks(
@@ -197,7 +201,7 @@ def _match_masks(
     if not folder.is_dir():
         problems.append(f'group without masks: {folder} is not a folder')
         return (), ()
-    masks = {path.stem: path for path in _files(folder)}
+    masks = _by_stem(folder, problems)
     problems += [
         f'no mask for {path}: {folder / path.stem}.png is missing'
         for path in images
@@ -211,15 +215,9 @@ def list_files(folder: Path) -> dict[str, list[Path]]:
     """The images, masks or maps in each subfolder of `folder`, sorted; {} if there is none."""
     if not folder.is_dir():
         return {}
-    return {group.name: _files(group) for group in subfolders(folder)}
+    return {group.name: image_files(group) for group in subfolders(folder)}
 
 
 def list_names(folder: Path) -> set[str]:
     """'<group>/<name>' of every image or mask in the groups of `folder`, without suffix."""
     return {f'{group}/{path.stem}' for group, paths in list_files(folder).items() for path in paths}
-
-
-def _files(folder: Path) -> list[Path]:
-    names = os.listdir(folder)  # noqa: PTH208 - strings sort ten times as fast as paths
-    fitting = (name for name in names if name.lower().endswith(SUFFIXES) and name[0] != '.')
-    return [folder / name for name in sorted(fitting)]

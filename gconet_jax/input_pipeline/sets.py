@@ -12,12 +12,11 @@ from gconet_jax.input_pipeline.checks import check_groups
 from gconet_jax.input_pipeline.files import DataError
 from gconet_jax.input_pipeline.groups import (
     Group,
-    find_prepared,
     load_groups,
     select,
     skippable_by,
 )
-from gconet_jax.input_pipeline.layouts import find_layout
+from gconet_jax.input_pipeline.layouts import find_layout, find_prepared
 from gconet_jax.input_pipeline.pixels import CacheReader, Decoder, Reader
 
 
