@@ -21,12 +21,14 @@ $(VENV)/installed: pyproject.toml
 
 # Two runs that differ in the group modules alone, scored on classes that neither has seen. Steps
 # this small keep one core busy, so the runs go side by side, with a thread each (NPROC is XLA's);
-# the second writes to a log.
+# the second writes to a log. A shell's background ignores Ctrl-C, so whatever ends the one in front
+# ends the other too.
 demo: setup
 	$(BIN)/python data/synthetic.py $(DEMO)/data
 	export NPROC=1; \
 	$(BIN)/python train.py --config=configs/synthetic.py:no_group --workdir=$(DEMO)/no_group \
 	    --config.data.root=$(DEMO)/data > $(DEMO)/no_group.log 2>&1 & other=$$!; \
+	trap 'kill $$other 2>/dev/null' EXIT; trap 'exit 130' INT; trap 'exit 143' TERM; \
 	$(BIN)/python train.py --config=configs/synthetic.py --workdir=$(DEMO)/gconet \
 	    --config.data.root=$(DEMO)/data && wait $$other
 	@echo 'Without the group modules:'
@@ -64,5 +66,6 @@ docs: setup
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 	@echo 'site/index.html'
 
+# Of runs/ only the demo's: the others took somebody's hours.
 clean:
-	rm -rf $(VENV) dist runs site
+	rm -rf $(VENV) dist site $(DEMO)
