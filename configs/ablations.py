@@ -12,7 +12,7 @@ import dataclasses
 from gconet_jax.config import Config
 from gconet_jax.config_dict import as_config_dict
 
-# What the whole model has, turned off.
+# What the conference GCoNet has besides, and what it and the ablations lack.
 COMPLEX = {'laterals': 'block', 'block_after_upsampling': True, 'outputs': 4}
 NO_NORM = {'backbone': 'vgg16', 'batch_norm': False}
 NO_RACM, NO_CEM = {'racm': False}, {'cem': False}

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from gconet_jax.affinity_kernel import search as search_in_kernel
-from gconet_jax.models.layers import precise_type
+from gconet_jax.precision import precise_type
 from gconet_jax.target import ANY, target
 
 # The largest similarity that an accelerator is to hold, bytes; training keeps three like it.

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
-from gconet_jax.models.layers import precise_type
+from gconet_jax.precision import precise_type
 from gconet_jax.target import target
 
 # Tiles of queries, keys and features; powers of two, as Triton has it.

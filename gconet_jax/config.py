@@ -56,7 +56,7 @@ class ModelConfig:
         _choice(self.precision, 'model.precision', 'float32', 'bfloat16')
         _choice(self.affinity, 'model.affinity', 'auto', 'einsum', 'blockwise', 'pallas')
         _choice(self.laterals, 'model.laterals', 'conv', 'block')
-        _require(0 < self.width <= 4, 'model.width', f'{self.width} is not in (0, 4]')
+        _require(1 / 32 <= self.width <= 4, 'model.width', f'{self.width} is not in [1/32, 4]')
         _require(self.num_classes > 0, 'model.num_classes', 'must be positive')
         _require(self.outputs in (1, 4), 'model.outputs', f'{self.outputs} is neither 1 nor 4')
         _require(self.k > 0, 'model.k', 'must be positive')
@@ -98,7 +98,7 @@ class DataConfig:
     eval_sets: tuple[str, ...] = ('CoCA', 'CoSOD3k', 'CoSal2015')
     exclude: tuple[str, ...] = ()  # patterns of <set>/<group> that training never sees
     eval_include: tuple[str, ...] = ('*',)  # patterns of <set>/<group> that are scored
-    image_size: int = 256  # pixels; images are resized to a square
+    image_size: int = 256  # pixels, a multiple of 16; images are resized to a square
     max_images: int = 32  # of a group in a step. paper: 32; released: 26
     group_sizes: tuple[int, ...] = (8, 16, 24, 32)  # a group is padded to the next of these
     # Class labels: 'joint' numbers the groups of all sets; released: 'per_set', where they collide.
@@ -117,7 +117,11 @@ class DataConfig:
         _choice(self.labels, 'data.labels', 'joint', 'per_set')
         _choice(self.bad_files, 'data.bad_files', 'stop', 'skip')
         size = self.image_size
-        _require(size >= 32 and size % 16 == 0, 'data.image_size', f'{size} is no multiple of 16')
+        _require(
+            size >= 32 and size % 16 == 0,
+            'data.image_size',
+            f'{size} is no multiple of 16, or below 32',
+        )
         _require(self.max_images >= 1, 'data.max_images', 'must be at least 1')
         sizes = self.group_sizes
         _require(
@@ -218,8 +222,14 @@ class TrainConfig:
             'clip_norm',
             'weight_decay',
             'freeze_batch_norm_after',
+            'seed',
         ):
             _require(getattr(self, name) >= 0, f'train.{name}', 'must not be negative')
+        _require(
+            not self.steps or self.warmup_steps < self.steps,
+            'train.warmup_steps',
+            f'{self.warmup_steps} must be below train.steps={self.steps}',
+        )
         for name in ('b1', 'b2', 'ema'):
             _require(0 <= getattr(self, name) < 1, f'train.{name}', 'must be in [0, 1)')
 
@@ -233,7 +243,8 @@ class RunConfig:
     # What the backward pass computes again instead of keeping it: 'none'; 'light', what lies
     # between convolutions; 'full', everything inside of each stage.
     remat: str = 'none'
-    max_skipped: int = 10  # updates in a row whose loss or gradient is not finite; then it stops
+    # Updates in a row whose loss or gradient is not finite, seen every `log_every`; then it stops.
+    max_skipped: int = 10
     log_every: int = 10  # steps
     wandb: str = ''  # project on Weights & Biases; '': not used
     picture_every: int = 500  # steps, `image | truth | map` of a fixed pair; 0: never
@@ -277,6 +288,11 @@ class Config:
     def __post_init__(self) -> None:
         _require(
             self.model.gam or not self.train.identity_gam, 'train.identity_gam', 'needs model.gam'
+        )
+        _require(
+            bool(self.data.eval_sets) or not self.run.evaluate_every,
+            'data.eval_sets',
+            'names no set; run.evaluate_every needs one',
         )
         masked_gst = self.loss.gst > 0 and self.loss.gst_features == 'masked'
         _require(

@@ -45,6 +45,6 @@ def _typed(kind: Any, value: Any, field: str) -> Any:
             raise ConfigError(f'config.{field}: {value!r} is not of type {kind.__name__}')
         return value
     item = get_args(kind)[0]  # tuple[item, ...]
-    if not isinstance(value, (tuple, list)) or any(type(v) is not item for v in value):
+    if not isinstance(value, (tuple, list)):
         raise ConfigError(f'config.{field}: {value!r} is not a tuple of {item.__name__}')
-    return tuple(value)
+    return tuple(_typed(item, each, field) for each in value)

@@ -7,7 +7,7 @@ from typing import Any
 
 
 def in_order(futures: Iterable[Future[Any]], ahead: int) -> Iterator[Any]:
-    """Results in the order of submission; `ahead` of them are awaited at most."""
+    """Results in the order of submission; `ahead` wait beside the one that is next."""
     waiting: collections.deque[Future[Any]] = collections.deque()
     for future in futures:
         waiting.append(future)

@@ -6,8 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from gconet_jax.affinity import best_matches, choose, group_affinity
+from gconet_jax.models.consensus import GroupAffinity
+from gconet_jax.target import tracing_for
 
 FORMS = ('einsum', 'blockwise', 'pallas')
 
@@ -114,3 +117,14 @@ def test_the_matrix_is_nowhere():
     matrix = 4 * (n * s) ** 2
     assert temporary('einsum') > matrix
     assert temporary('blockwise') < matrix / 8
+
+
+def test_a_network_trained_with_the_kernel_runs_without_a_gpu():
+    x5, valid = features(1, 2, 4, 16)[0].reshape(1, 2, 2, 2, 16), jnp.ones((1, 2), bool)
+    with_kernel, plain = (
+        GroupAffinity(16, affinity=form, rngs=nnx.Rngs(0)) for form in ('pallas', 'auto')
+    )
+    assert 'pallas_call' not in str(jax.make_jaxpr(with_kernel)(x5, valid))
+    np.testing.assert_array_equal(with_kernel(x5, valid), plain(x5, valid))
+    with tracing_for('gpu'):
+        assert 'pallas_call' in str(jax.make_jaxpr(lambda *a: with_kernel(*a))(x5, valid))

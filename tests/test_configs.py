@@ -10,7 +10,7 @@ import pytest
 from ml_collections.config_flags.config_flags import ConfigFileFlagParser
 
 from data import cosod
-from gconet_jax.config import Config
+from gconet_jax.config import Config, ConfigError
 from gconet_jax.config_dict import from_config_dict
 from gconet_jax.evaluation.paper import TABLE_3
 from gconet_jax.training import state as train_state
@@ -170,3 +170,26 @@ def test_the_five_rows_of_table_3(name):
     for column, score in ((1, 'S'), (2, 'max F')):
         values = ' / '.join(f'{scores[column]:.3f}'[1:] for scores in paper.values())
         assert f'{score} {values}' in text
+
+
+@pytest.mark.parametrize(
+    ('fields', 'message'),
+    [
+        ({'model': {'width': 0.02}}, r'model\.width: 0\.02 is not in \[1/32, 4\]'),
+        ({'data': {'image_size': 16}}, r'data\.image_size: 16 is no multiple of 16, or below 32'),
+        ({'train': {'seed': -1}}, r'train\.seed: must not be negative'),
+        ({'train': {'steps': 5, 'warmup_steps': 5}}, r'train\.warmup_steps: 5 must be below'),
+        ({'data': {'eval_sets': ()}, 'run': {'evaluate_every': 1}}, r'data\.eval_sets: names no'),
+        ({'augment': {'colour': (0, '2')}}, r"augment\.colour: '2' is not of type float"),
+        ({'data': {'eval_sets': 'CoCA'}}, r"data\.eval_sets: 'CoCA' is not a tuple of str"),
+    ],
+)
+def test_bad_values_name_their_field(fields, message):
+    with pytest.raises(ConfigError, match=rf'config\.{message}'):
+        from_config_dict(fields)
+
+
+def test_whole_numbers_are_numbers():
+    config = from_config_dict({'augment': {'colour': (0, 2)}, 'train': {'learning_rate': 1}})
+    assert config.augment.colour == (0.0, 2.0)
+    assert type(config.augment.colour[0]) is type(config.train.learning_rate) is float

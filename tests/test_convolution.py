@@ -41,6 +41,17 @@ def test_values_and_gradients(monkeypatch, inputs, outputs, size, block):
         np.testing.assert_allclose(got, expected, atol=1e-4)
 
 
+def test_half_floats_are_summed_in_float32(monkeypatch):
+    monkeypatch.setattr(convolution, 'BLOCK', 1)  # a row at a time: many sums
+    x, kernel = arrays(128, 8, 4, 8, 3)
+    x, gradient = x + 0.3, xla(x, kernel) + 0.3
+    exact = kernel_gradient(x, gradient, 3)
+    half = kernel_gradient(x.astype(jnp.bfloat16), gradient.astype(jnp.bfloat16), 3)
+    assert half.dtype == jnp.bfloat16
+    error = jnp.linalg.norm(half.astype(jnp.float32) - exact) / jnp.linalg.norm(exact)
+    assert error < 0.005
+
+
 def test_under_vmap():
     x, kernel = arrays(8, 8, 3, 6, 3)
     gradient = jax.vmap(lambda x: kernel_gradient(x, xla(x, kernel), 3))(jnp.stack([x, 2 * x]))

@@ -14,7 +14,7 @@ import pytest
 import test_mesh
 import test_training
 
-from gconet_jax.training import checkpoint
+from gconet_jax.training import restore
 
 ROOT = Path(__file__).parent.parent
 SHAPES = [(2, 2), (1, 4)]
@@ -93,7 +93,7 @@ def test_run_of_two_processes_goes_on_in_one(root, tmp_path):
     assert 'in all' not in outputs[1]  # the first alone speaks
     workdir = tmp_path / 'two' / 'run'
     assert [line['step'] for line in test_training.lines(workdir)] == [1, 2]
-    assert checkpoint.load_model(workdir)[2] == 2
+    assert restore.load_model(workdir)[2] == 2
     test_training.train(test_training.config(root, steps=3), workdir)
     losses = [test_training.lines(folder) for folder in (workdir, tmp_path / 'whole')]
     ours, theirs = ([line['loss'] for line in several] for several in losses)

@@ -1,6 +1,7 @@
 """The same numbers on any mesh of devices, and pairs one after another."""
 
 import functools
+import types
 
 import float64_step
 import jax
@@ -77,6 +78,40 @@ def test_a_mesh_is_chosen(pairs, sizes, expected, capsys):
 def test_a_mesh_that_does_not_fit_names_the_field(shape):
     with pytest.raises(ConfigError, match=r'config\.run\.mesh: \(\d, \d+\) does not fit 1 pairs'):
         mesh_lib.make_mesh(1, (16,), shape=shape)
+
+
+def of_processes(devices_of_each, shape):
+    """A mesh whose devices belong to processes in turn."""
+    count = shape[0] * shape[1]
+    devices = [types.SimpleNamespace(process_index=i // devices_of_each) for i in range(count)]
+    return types.SimpleNamespace(
+        devices=np.array(devices).reshape(shape), shape={'pair': shape[0], 'image': shape[1]}
+    )
+
+
+def test_processes_load_parts_of_the_batch(monkeypatch):
+    monkeypatch.setattr(jax, 'process_index', lambda: 2)
+    assert mesh_lib.part_of_process(of_processes(2, (2, 4))) == Part((1, 2), (0, 2))
+    assert mesh_lib.part_of_process(of_processes(4, (4, 4))) == Part((2, 4), (0, 1))
+
+
+@pytest.mark.parametrize(
+    ('process', 'each', 'shape', 'problem'),
+    [
+        (4, 2, (2, 4), 'process 4 has none'),
+        (0, 4, (1, 6), 'process 0 has no equal part'),
+        (1, 3, (2, 3), None),
+        (1, 3, (3, 4), 'process 1 has those that are no block'),
+    ],
+)
+def test_processes_that_no_mesh_serves_are_told(monkeypatch, process, each, shape, problem):
+    monkeypatch.setattr(jax, 'process_index', lambda: process)
+    mesh = of_processes(each, shape)
+    if problem is None:
+        assert mesh_lib.part_of_process(mesh) == Part((1, 2), (0, 1))
+        return
+    with pytest.raises(ConfigError, match=rf'config\.run\.mesh: .*{problem}.*data\.group_sizes'):
+        mesh_lib.part_of_process(mesh)
 
 
 def test_one_process_loads_everything():

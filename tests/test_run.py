@@ -23,7 +23,7 @@ from PIL import Image
 from gconet_jax import cli
 from gconet_jax.config import ConfigError
 from gconet_jax.errors import CheckpointError
-from gconet_jax.training import checkpoint, config_file, observer, programs
+from gconet_jax.training import config_file, observer, programs, restore
 from gconet_jax.training.metric_writer import MetricWriter
 from gconet_jax.training.safeguards import TrainingError
 from gconet_jax.training.trainer import train
@@ -89,10 +89,10 @@ def test_the_best_and_the_latest_checkpoints_stay(watched):
     assert set(s) == {1, 2, 3, 4, 5, 6}
     best = max(s, key=lambda step: np.float32(s[step]))
     assert kept(workdir) == sorted({best, 6})
-    assert checkpoint.load_model(workdir, 'best')[2] == best
-    assert checkpoint.load_model(workdir, '6')[2] == 6
+    assert restore.load_model(workdir, 'best')[2] == best
+    assert restore.load_model(workdir, '6')[2] == 6
     with pytest.raises(CheckpointError, match="no step '7'; give 'latest', 'best'"):
-        checkpoint.load_model(workdir, '7')
+        restore.load_model(workdir, '7')
 
 
 @pytest.mark.slow
@@ -115,6 +115,19 @@ def test_pictures_and_a_profile_are_written(watched):
     assert not difference[:, part < 2].any()  # the same images and masks
     assert difference[:, part == 2].any()  # other maps
     assert list((workdir / 'profile').rglob('*.xplane.pb'))
+
+
+def test_a_profile_goes_on_with_the_run(root, tmp_path):
+    train(config(root, steps=2, run={'profile': (2, 9)}), tmp_path)  # ends within the profile
+    assert len(list((tmp_path / 'profile').rglob('*.xplane.pb'))) == 1
+    train(config(root, steps=3, run={'profile': (2, 3)}), tmp_path)  # begins within it
+    assert len(list((tmp_path / 'profile').rglob('*.xplane.pb'))) == 2
+
+
+def test_averages_that_a_run_does_not_keep(root, tmp_path):
+    train(config(root, steps=1), tmp_path)
+    with pytest.raises(CheckpointError, match=r'no moving averages \(train\.ema=0\)'):
+        restore.load_model(tmp_path, ema=True)
 
 
 def test_checkpoints_at_an_interval_stay(root, tmp_path):
@@ -203,7 +216,7 @@ def test_a_full_disk_costs_no_checkpoint(root, tmp_path, monkeypatch, capsys):
     assert 'step 1 is whole' in printed
     assert kept(tmp_path) == [3, 4]
     assert not list((tmp_path / 'checkpoints').glob('*tmp*'))
-    assert checkpoint.load_model(tmp_path)[2] == 4
+    assert restore.load_model(tmp_path)[2] == 4
     monkeypatch.undo()
     whole = train(config(root, steps=5), tmp_path / 'whole')
     resumed = train(config(root, steps=5), tmp_path)
@@ -240,10 +253,10 @@ def test_killed_twenty_times_and_resumed_is_bit_equal(root, tmp_path):
         process.wait()
         done = latest(workdir)
         if done:
-            assert checkpoint.load_model(workdir)[2] >= done  # no half checkpoint is offered
+            assert restore.load_model(workdir)[2] >= done  # no half checkpoint is offered
     subprocess.run(command, cwd=place, env=env, check=True, capture_output=True)
     assert kept(workdir)[-1] == kept(peaceful)[-1] == steps
-    forms = [checkpoint.load_model(folder) for folder in (workdir, peaceful)]
+    forms = [restore.load_model(folder) for folder in (workdir, peaceful)]
     states = [jax.tree.leaves(nnx.state(model)) for _, model, _ in forms]
     for a, b in zip(*states, strict=True):
         np.testing.assert_array_equal(a, b)

@@ -28,7 +28,7 @@ from gconet_jax.errors import CheckpointError
 from gconet_jax.input_pipeline.files import DataError
 from gconet_jax.input_pipeline.sets import training_sets
 from gconet_jax.models.gconet_plus import GCoNetPlus
-from gconet_jax.training import checkpoint, config_file, state
+from gconet_jax.training import config_file, restore, state
 from gconet_jax.training.metric_writer import MetricWriter
 from gconet_jax.training.safeguards import TrainingError
 from gconet_jax.training.step import make_train_step
@@ -175,23 +175,23 @@ def test_half_written_checkpoints(root, trained, tmp_path):
     shutil.copytree(workdir, copy)
     # What a kill leaves: a temporary folder, which is passed over.
     shutil.copytree(copy / 'checkpoints' / '2', copy / 'checkpoints' / '3.orbax-checkpoint-tmp')
-    assert checkpoint.load_model(copy)[2] == 2
+    assert restore.load_model(copy)[2] == 2
     # What a broken disk leaves: a finished folder whose arrays are cut short.
     for file in (copy / 'checkpoints' / '2' / 'model').rglob('*'):
         if file.is_file() and file.stat().st_size > 5000:
             file.write_bytes(file.read_bytes()[:2000])
     with pytest.raises(CheckpointError, match=r'checkpoints/2 is broken.*remove it'):
-        checkpoint.load_model(copy)
+        restore.load_model(copy)
     shutil.rmtree(copy / 'checkpoints' / '2')
-    assert checkpoint.load_model(copy)[2] == 1
+    assert restore.load_model(copy)[2] == 1
 
 
 def test_no_run_and_no_checkpoint(tmp_path):
     with pytest.raises(CheckpointError, match='holds no run'):
-        checkpoint.load_model(tmp_path)
+        restore.load_model(tmp_path)
     config_file.write_config(tmp_path, Config())
     with pytest.raises(CheckpointError, match='no checkpoints yet'):
-        checkpoint.load_model(tmp_path)
+        restore.load_model(tmp_path)
 
 
 def test_a_broken_image_stops_the_run_before_it_starts(root, tmp_path):

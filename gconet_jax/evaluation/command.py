@@ -16,7 +16,7 @@ from gconet_jax.evaluation.tables import Board, text_table, write_tables
 from gconet_jax.input_pipeline.groups import Group
 from gconet_jax.input_pipeline.layouts import find_folder
 from gconet_jax.input_pipeline.sets import evaluation_sets, present_sets
-from gconet_jax.training import checkpoint, config_file
+from gconet_jax.training import config_file, restore
 
 Sets = dict[str, tuple[Group, ...]]
 Scores = dict[str, SetScores]
@@ -36,7 +36,7 @@ class Options:
     Attributes:
         runs: folders of runs; those of one name are seeds of one method.
         maps: folders of maps, `<set>/<group>/<name>.png`; the same.
-        step: checkpoints of each run, see `checkpoint.choose_steps`.
+        step: checkpoints of each run, see `restore.choose_steps`.
         protocol: a key of `scoring.PROTOCOLS`.
         root: folder of the data, or '': the one in the config of the first run.
         sets: to score; (): those of its `data.eval_sets` that are there.
@@ -73,7 +73,7 @@ def evaluate(options: Options) -> None:
         raise InputError('give --workdir, --maps or both')
     if options.protocol not in PROTOCOLS:
         raise InputError(f'--protocol {options.protocol!r}: there are {", ".join(PROTOCOLS)}')
-    steps = [checkpoint.choose_steps(run.path, options.step) for run in options.runs]
+    steps = [restore.choose_steps(run.path, options.step) for run in options.runs]
     config = config_file.read_config(options.runs[0].path) if options.runs else Config()
     sets = _sets(config.data, options)
     found = [find_maps(source.path, sets) for source in options.maps]
@@ -163,7 +163,7 @@ class _Sweep:
 
 
 def _score_checkpoint(run: Source, step: int, sets: Sets, options: Options, *, ema: bool) -> Scores:
-    config, model, _ = checkpoint.load_model(run.path, str(step), ema=ema)
+    config, model, _ = restore.load_model(run.path, str(step), ema=ema)
     folder = run.path / 'maps' / _version(step, ema=ema)
     print(f'{run.path}, step {_version(step, ema=ema)}: maps go to {folder}')
     scores = evaluator.evaluate(

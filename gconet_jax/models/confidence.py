@@ -9,6 +9,7 @@ import numpy as np
 from flax import nnx
 
 from gconet_jax.models import layers
+from gconet_jax.precision import precise
 
 # exp(x) is inf in float32 beyond this.
 EXP_OVERFLOW = math.log(np.finfo(np.float32).max)
@@ -51,9 +52,10 @@ class Branch(nnx.Module):
         self.predict = layers.conv(channels, 1, 1, rngs=rngs)
 
     def __call__(self, p1: jax.Array, valid: jax.Array) -> jax.Array:
+        """p1 (B, H, W, C), valid (B,) -> P or T (B, H, W), float32 in [0, 1]."""
         x = nnx.relu(self.first(p1, valid))
         x = nnx.relu(self.second(x, valid))
-        return nnx.sigmoid(self.predict(layers.precise(x)))[..., 0]
+        return nnx.sigmoid(self.predict(precise(x)))[..., 0]
 
 
 class ConfidenceEnhancement(layers.Rematerialized):

@@ -6,6 +6,8 @@ from flax import nnx
 
 from gconet_jax.affinity import group_affinity
 from gconet_jax.models import layers
+from gconet_jax.precision import precise
+from gconet_jax.target import target
 
 
 class GroupAffinity(nnx.Module):
@@ -47,13 +49,15 @@ class GroupAffinity(nnx.Module):
 
     def __call__(self, x5: jax.Array, valid: jax.Array) -> jax.Array:
         """x5 (G, N, h, w, C), valid (G, N) -> attended features, of the shape of x5."""
-        affinity = group_affinity(*self.project(x5), valid, self.form)
+        # The kernel is for GPUs; a network that was trained with it runs elsewhere as well.
+        form = 'auto' if self.form == 'pallas' and target() != 'gpu' else self.form
+        affinity = group_affinity(*self.project(x5), valid, form)
         return self.attend(x5, self.attention(affinity, x5.shape[2:4]))
 
 
 def consensus(attended: jax.Array, valid: jax.Array) -> jax.Array:
     """Mean of the attended features (G, N, h, w, C) of the valid images: (G, 1, 1, 1, C)."""
-    given, attended = attended.dtype, layers.precise(attended)
+    given, attended = attended.dtype, precise(attended)
     weight = valid.astype(attended.dtype)
     total = jnp.einsum('gnhwc,gn->gc', attended, weight, precision=jax.lax.Precision.HIGHEST)
     count = jnp.maximum(weight.sum(axis=-1), 1) * (attended.shape[2] * attended.shape[3])
@@ -69,4 +73,4 @@ class GroupContrast(nnx.Module):
 
     def __call__(self, features: jax.Array) -> jax.Array:
         """(B, h, w, C) -> logits (B, h, w, 1)."""
-        return self.predict(layers.precise(nnx.relu(self.hidden(features))))
+        return self.predict(precise(nnx.relu(self.hidden(features))))

@@ -1,15 +1,17 @@
 """The convolution of every layer: odd kernel, padded by half of it; NHWC and HWIO.
 
-On CPUs, unless there is a stride, two parts are our own (docs/performance.md): 3 x 3 kernels of
-many channels multiply less (`winograd`), and the gradient with respect to the kernel goes by blocks
-of patches. XLA computes that one as a convolution whose kernel is as large as the image, for which
-it transposes both operands, at a tenth of the rate of a matrix product.
+On CPUs, unless there is a stride, three parts are our own (docs/performance.md): 3 x 3 kernels of
+many channels multiply less (`winograd`); the gradient with respect to the kernel of a large image
+goes by blocks of patches; and one 1 x 1 kernel of one output, there, is a product with a vector.
+XLA computes that gradient as a convolution whose kernel is as large as the image, for which it
+transposes both operands, at a tenth of the rate of a matrix product.
 """
 
 import jax
 import jax.numpy as jnp
 
 from gconet_jax.models.winograd import SIZE, TILE, winograd
+from gconet_jax.precision import precise_type
 from gconet_jax.target import target
 
 # Numbers of a block of patches, which is to stay in a cache.
@@ -99,6 +101,7 @@ def kernel_gradient(x: jax.Array, gradient: jax.Array, size: int) -> jax.Array:
     across = w * inputs * len(offsets)
     rows = max(r for r in range(1, h + 1) if h % r == 0 and (r == 1 or r * across <= BLOCK))
     edge = (size // 2, size // 2)
+    kind = precise_type(x.dtype)  # of sums over up to a million positions
     padded = jnp.pad(x, ((0, 0), edge, edge, (0, 0)))
 
     def add(index: jax.Array, total: jax.Array) -> jax.Array:
@@ -109,8 +112,9 @@ def kernel_gradient(x: jax.Array, gradient: jax.Array, size: int) -> jax.Array:
         patches = [seen[i : i + rows, j : j + w] for i, j in offsets]
         patches = jnp.concatenate(patches, axis=-1).reshape(rows * w, -1)
         part = jax.lax.dynamic_slice(gradient, start, (1, rows, w, outputs))
-        return total + patches.T @ part.reshape(rows * w, outputs)
+        part = part.reshape(rows * w, outputs)
+        return total + jnp.matmul(patches.T, part, preferred_element_type=kind)
 
-    zero = jnp.zeros((len(offsets) * inputs, outputs), x.dtype)
+    zero = jnp.zeros((len(offsets) * inputs, outputs), kind)
     total = jax.lax.fori_loop(0, b * h // rows, add, zero)
-    return total.reshape(size, size, inputs, outputs)
+    return total.astype(x.dtype).reshape(size, size, inputs, outputs)

@@ -7,6 +7,7 @@ from flax import nnx
 
 from gconet_jax.models import layers
 from gconet_jax.models.resize import resize
+from gconet_jax.precision import precise
 
 
 class DecoderOutput(NamedTuple):
@@ -25,6 +26,7 @@ class Block(nnx.Module):
         self.last = layers.conv_norm(hidden, outputs, 3, norm=norm, rngs=rngs)
 
     def __call__(self, x: jax.Array, valid: jax.Array) -> jax.Array:
+        """x (B, h, w, inputs), valid (B,) -> (B, h, w, outputs)."""
         return self.last(nnx.relu(self.first(x, valid)), valid)
 
 
@@ -37,6 +39,7 @@ class UpsamplingBlock(nnx.Module):
         self.last = layers.conv_norm(hidden, channels, 1, norm=norm, rngs=rngs)
 
     def __call__(self, x: jax.Array, valid: jax.Array) -> jax.Array:
+        """x (B, h, w, channels), valid (B,) -> the same shape."""
         x = nnx.relu(self.first(x, valid))
         x = nnx.relu(self.middle(x, valid))
         return nnx.relu(self.last(x, valid))
@@ -50,7 +53,8 @@ class SideOutput(nnx.Module):
         self.predict = layers.conv(hidden, 1, 1, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return self.predict(layers.precise(nnx.relu(self.hidden(x))))
+        """x (B, h, w, channels) -> logits (B, h, w, 1)."""
+        return self.predict(precise(nnx.relu(self.hidden(x))))
 
 
 class Stage(nnx.Module):
@@ -96,10 +100,13 @@ class Decoder(layers.Rematerialized):
         norm: bool,
         block_laterals: bool,
         block_after_upsampling: bool,
-        outputs: int,
+        supervised: int,
         rngs: nnx.Rngs,
     ):
-        """`channels` are the backbone's; `hidden` is the inner width of blocks (64 at full)."""
+        """`channels` are the backbone's; `hidden` is the inner width of blocks (64 at full).
+
+        `supervised` maps, 1 or 4: with 4 there are three side outputs.
+        """
         top = 4 * channels[0]  # half of the channels of VGG-16's x5, an eighth of ResNet-50's
         self.top = Block(channels[-1], top, hidden, norm=norm, rngs=rngs)
         widths = [top, top, top // 2, top // 4, top // 8]
@@ -107,7 +114,7 @@ class Decoder(layers.Rematerialized):
             [
                 Stage(
                     inputs,
-                    outputs_,
+                    outputs,
                     lateral,
                     hidden,
                     norm=norm,
@@ -115,13 +122,13 @@ class Decoder(layers.Rematerialized):
                     block_after=block_after_upsampling,
                     rngs=rngs,
                 )
-                for inputs, outputs_, lateral in zip(
+                for inputs, outputs, lateral in zip(
                     widths[:-1], widths[1:], channels[-2::-1], strict=True
                 )
             ]
         )
         self.last = Block(widths[-1], widths[-1], hidden, norm=norm, rngs=rngs)
-        sides = widths[2:] if outputs == 4 else []
+        sides = widths[2:] if supervised == 4 else []
         self.sides = nnx.List([SideOutput(c, hidden // 2, rngs=rngs) for c in sides])
         self.channels = widths[-1]
 

@@ -19,6 +19,7 @@ from gconet_jax.models.decoder import Decoder
 from gconet_jax.models.resize import resize
 from gconet_jax.models.resnet import ResNet50
 from gconet_jax.models.vgg import VGG16
+from gconet_jax.precision import precise
 
 # Of ImageNet, for RGB in [0, 1].
 IMAGE_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
@@ -72,7 +73,7 @@ class GCoNetPlus(nnx.Module):
             norm=norm,
             block_laterals=config.laterals == 'block',
             block_after_upsampling=config.block_after_upsampling,
-            outputs=config.outputs,
+            supervised=config.outputs,
             rngs=rngs,
         )
         p1 = self.decoder.channels
@@ -96,7 +97,10 @@ class GCoNetPlus(nnx.Module):
         self.mask = layers.conv(p1, 1, 1, rngs=rngs) if own_mask else None
 
     def segment(self, images: jax.Array, valid: jax.Array) -> Segmentation:
-        """Maps of G groups; nothing that only training needs is computed."""
+        """Maps of G groups, which share one k; compiled, it has nothing that only training needs.
+
+        The released code has one group in a pass: give one at a time for its numbers.
+        """
         features = self.encode(images, valid)
         weighted, _ = self._consensus(layers.apart(features[-1], valid.shape), valid)
         return self.decode(weighted, features, valid)[0]
@@ -115,14 +119,14 @@ class GCoNetPlus(nnx.Module):
             contrast_logits = finer.reshape(2, *valid.shape, *images.shape[2:4])
         maps, side_logits, p1 = self.decode(weighted, features, valid)
 
-        pooled = layers.precise(x5).mean(axis=(2, 3))
+        pooled = precise(x5).mean(axis=(2, 3))
         class_logits = masked_features = masked_class_logits = None
         if self.config.acm:
             class_logits = self._classify(pooled)
         if self.config.racm:
             masked = images * self._masks(maps, p1)[..., None]
             masked_x5 = layers.apart(self.encode(masked, valid)[-1], valid.shape)
-            masked_features = layers.precise(masked_x5).mean(axis=(2, 3))
+            masked_features = precise(masked_x5).mean(axis=(2, 3))
             masked_class_logits = self._classify(masked_features)
         return PairOutput(
             maps,
@@ -161,7 +165,7 @@ class GCoNetPlus(nnx.Module):
             binarised = self.cem(p1, flat_valid)
         else:
             assert self.predict is not None
-            logits = self.predict(layers.precise(p1))[..., 0]
+            logits = self.predict(precise(p1))[..., 0]
             half = jnp.full_like(logits, 0.5)
             binarised = Binarisation(logits, nnx.sigmoid(logits), half, jnp.asarray(False))
         logits, prob, thresh = (layers.apart(x, groups) for x in binarised[:3])
@@ -172,7 +176,7 @@ class GCoNetPlus(nnx.Module):
         """What the RACM multiplies the images with, (G, N, H, W)."""
         if self.mask is None:
             return nnx.sigmoid(maps.logits)
-        mask = nnx.sigmoid(self.mask(layers.precise(p1))[..., 0])
+        mask = nnx.sigmoid(self.mask(precise(p1))[..., 0])
         return layers.apart(mask, maps.logits.shape[:2])
 
     def _classify(self, pooled: jax.Array) -> jax.Array:

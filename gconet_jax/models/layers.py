@@ -15,6 +15,7 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
 from gconet_jax.models.convolution import convolve
+from gconet_jax.precision import precise
 
 Model = TypeVar('Model', bound=nnx.Module)
 
@@ -63,6 +64,7 @@ class Conv(nnx.Conv):
         )
 
     def __call__(self, inputs: jax.Array, out_sharding: Any = None) -> jax.Array:
+        """(B, H, W, I) -> (B, ceil(H / stride), ceil(W / stride), O), of the same type."""
         del out_sharding
         kernel = self.kernel[...].astype(inputs.dtype)
         assert isinstance(self.strides, int)
@@ -84,16 +86,6 @@ def kaiming_conv(
     """A convolution with kaiming-normal weights (fan-out, ReLU) and, if any, zero biases."""
     zeros = nnx.initializers.zeros
     return Conv(inputs, outputs, size, kaiming_normal, zeros, rngs, stride=stride, bias=bias)
-
-
-def precise(x: jax.Array) -> jax.Array:
-    """x in float32, if its type is a smaller one: for sums, softmax, logits."""
-    return x.astype(precise_type(x.dtype))
-
-
-def precise_type(dtype: Any) -> Any:
-    """float32, or `dtype` if it is at least as precise."""
-    return jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype
 
 
 def along_channels(vector: jax.Array) -> jax.Array:

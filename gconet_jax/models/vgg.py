@@ -32,7 +32,7 @@ class VGG16(layers.Rematerialized):
         self.channels = tuple(max(round(s[-1] * width), 1) for s in STAGES)
 
     def __call__(self, images: jax.Array, valid: jax.Array) -> tuple[jax.Array, ...]:
-        """(B, H, W, 3) normalised images -> x1 (B, H, W, 64) ... x5 (B, H/16, W/16, 512)."""
+        """(B, H, W, 3) normalised, valid (B,) -> x1 (B, H, W, 64) ... x5 (B, H/16, W/16, 512)."""
         features = []
         x = images
         for index, stage in enumerate(self.stages):

@@ -12,8 +12,10 @@ from gconet_jax.config_dict import from_config_dict
 from gconet_jax.errors import CheckpointError
 from gconet_jax.whole_file import whole_file
 
-# A run may go on with other values of these, beside those of `run`: they say where things are.
+# A run may go on with other values of these, beside those of `run`: they say where things are, and
+# by which of several ways the same is computed.
 PLACES = (
+    'model.affinity',
     'data.root',
     'data.eval_sets',
     'data.eval_include',
@@ -53,7 +55,7 @@ def write_config(workdir: Path, config: Config) -> None:
 
 
 def _fields(config: Config) -> dict[str, Any]:
-    """Every field that decides what a run computes, by its name."""
+    """Every field but those of `run`, by its name."""
     sections = {name: dataclasses.asdict(section) for name, section in vars(config).items()}
     del sections['run']
     return {f'{a}.{b}': value for a, section in sections.items() for b, value in section.items()}

@@ -21,9 +21,11 @@ def initialize(coordinator: str | None, processes: int | None, process: int | No
       process: which of them this one is; both or, with 'auto', none.
 
     Raises:
-      InputError: arguments are missing, or no cluster is found.
+      InputError: arguments are missing or too many, no cluster is found, or it cannot be joined.
     """
     if coordinator == 'auto':
+        if processes is not None or process is not None:
+            raise InputError('--coordinator=auto takes neither --processes nor --process')
         try:
             jax.distributed.initialize()
         except (RuntimeError, ValueError) as error:
@@ -34,7 +36,13 @@ def initialize(coordinator: str | None, processes: int | None, process: int | No
     elif coordinator is None or processes is None or process is None:
         raise InputError('--coordinator=HOST:PORT, --processes=N and --process=I go together')
     else:
-        jax.distributed.initialize(coordinator, processes, process)
+        try:
+            jax.distributed.initialize(coordinator, processes, process)
+        except (RuntimeError, ValueError) as error:
+            raise InputError(
+                f'--coordinator={coordinator} --processes={processes} --process={process}: '
+                f'{str(error).splitlines()[0]}'
+            ) from error
 
 
 @contextlib.contextmanager

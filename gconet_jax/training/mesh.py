@@ -15,6 +15,7 @@ from jax.sharding import PartitionSpec as P
 
 from gconet_jax.config import ConfigError
 from gconet_jax.input_pipeline.loader import Part
+from gconet_jax.training.progress import say
 
 AXES = ('pair', 'image')
 
@@ -45,8 +46,8 @@ def make_mesh(
         along_image = max(
             n for n in range(1, count // along_pair + 1) if not any(s % n for s in group_sizes)
         )
-        if along_pair * along_image < count and jax.process_count() == 1:
-            print(
+        if along_pair * along_image < count:
+            say(
                 f'{count - along_pair * along_image} of {count} devices stay idle: {pairs} pairs '
                 f'of {tuple(group_sizes)} images do not divide by more; see data.group_sizes'
             )
@@ -78,18 +79,22 @@ def part_of_process(mesh: Mesh) -> Part:
     """What this process has to load: the block of the mesh that its devices are.
 
     Raises:
-      ConfigError: its devices are no block; `run.mesh` has to be another.
+      ConfigError: it has no device in the mesh, or processes are not equal blocks of it.
     """
     mine = np.vectorize(lambda device: device.process_index == jax.process_index())(mesh.devices)
     rows, columns = np.flatnonzero(mine.any(axis=1)), np.flatnonzero(mine.any(axis=0))
-    if not mine[np.ix_(rows, columns)].all():
-        raise ConfigError(
-            f'config.run.mesh: the devices of a process are no block of {mesh.devices.shape}'
-        )
+    what = f'config.run.mesh: of {mesh.devices.shape} devices, process {jax.process_index()}'
+    remedy = 'start fewer processes, or let data.group_sizes be divisible by more'
+    if not mine.any():
+        raise ConfigError(f'{what} has none; {remedy}')
 
     def share(indices: np.ndarray, length: int) -> tuple[int, int]:
+        if indices[0] % len(indices) or length % len(indices):
+            raise ConfigError(f'{what} has no equal part; {remedy}')
         return int(indices[0]) // len(indices), length // len(indices)
 
+    if not mine[np.ix_(rows, columns)].all():
+        raise ConfigError(f'{what} has those that are no block; {remedy}')
     return Part(share(rows, mesh.shape['pair']), share(columns, mesh.shape['image']))
 
 

@@ -59,12 +59,15 @@ class Observer:
             workdir, wandb=config.run.wandb, config=dataclasses.asdict(config)
         )
         self._watch = SkipWatch(state.skipped, config.run.max_skipped)
+        self._tracing = False
         self.progress = Progress(first, config.train.steps)
 
     def before(self, step: int) -> None:
         """To be called before step number `step`, counted from 1."""
-        if self._run.profile and step == self._run.profile[0]:
+        first, last = self._run.profile or (0, 0)
+        if first <= step <= last and not self._tracing:  # a run may go on within these steps
             jax.profiler.start_trace(str(self._workdir / 'profile'))
+            self._tracing = True
 
     def after(self, step: int, state: TrainState, metrics: Metrics, *, last: bool) -> None:
         """To be called after it, with what it gave; `last` says that the run ends or is stopped.
@@ -73,17 +76,19 @@ class Observer:
           TrainingError: too many updates in a row were skipped.
           CheckpointError: the last checkpoint could not be written.
         """
-        if self._run.profile and step == self._run.profile[1]:
+        if self._tracing and (last or step == self._run.profile[1]):
             jax.block_until_ready(state)
             jax.profiler.stop_trace()
-            say(f'Profile of steps {self._run.profile} in {self._workdir / "profile"}')
+            self._tracing = False
+            say(f'Profile up to step {step} in {self._workdir / "profile"}')
         if last or step % self._run.log_every == 0:
             scalars = {name: float(value) for name, value in metrics.items()}
             scalars |= self._watch.look(state.skipped, self._sets, self._batches)
             scalars |= self.progress.report(scalars['loss'])
             self._writer.write(step, scalars)
         with self.progress.aside():
-            if _is_due(step, self._run.picture_every, last=last):
+            due = _is_due(step, self._run.picture_every, last=last)
+            if due and jax.process_index() == 0:
                 self._writer.picture(step, self._picture(state))
             s = None
             if _is_due(step, self._run.evaluate_every, last=step == self._steps):

@@ -44,7 +44,11 @@ class Programs:
     def __call__(
         self, state: TrainState, batch: Batch, *, freeze_batch_norm: bool
     ) -> tuple[TrainState, Metrics]:
-        """One update; consumes `state`."""
+        """One update; consumes `state`. Compiles first if the batch is of a new size.
+
+        Raises:
+          TrainingError: the program does not fit into the memory of a device.
+        """
         key = (batch['valid'].shape[2], freeze_batch_norm)
         if key not in self._programs:
             self._programs[key] = self._compile(state, batch, freeze_batch_norm)

@@ -9,7 +9,7 @@ import optax
 from flax import nnx
 
 from gconet_jax.config import Config, ConfigError, TrainConfig
-from gconet_jax.models.gconet_plus import GCoNetPlus
+from gconet_jax.models.gconet_plus import GCoNetPlus, abstract_model
 
 Tree = dict[str, Any]  # nested dicts of arrays, with the attribute names of the model as keys
 
@@ -26,7 +26,7 @@ class Skipped(NamedTuple):
 class TrainState(NamedTuple):
     """All arrays of a run. Plain nested dicts: a call of the step costs little on the host."""
 
-    step: jax.Array  # () int32, updates made
+    step: jax.Array  # () int32, steps made, those skipped included
     params: Tree  # what the optimiser moves
     frozen: Tree  # parameters that it does not
     batch_stats: Tree  # running means and variances
@@ -59,11 +59,9 @@ def make_schedule(config: TrainConfig) -> optax.Schedule:
             schedule = optax.constant_schedule(rate)
         case 'cosine':
             schedule = optax.cosine_decay_schedule(rate, max(steps - warmup, 1))
-        case 'step':
+        case _:  # 'step'
             drops = {round(part * steps) - warmup: 0.1 for part in config.step_at}
             schedule = optax.piecewise_constant_schedule(rate, drops)
-        case other:
-            raise ValueError(other)
     if not warmup:
         return schedule
     return optax.join_schedules([optax.linear_schedule(0.0, rate, warmup), schedule], [warmup])
@@ -126,12 +124,12 @@ def averaged(state: TrainState) -> TrainState:
 
 def abstract(config: Config) -> tuple[nnx.GraphDef, TrainState]:
     """The structure of a model and the shapes of its state; no array is made."""
+    graph = _split(abstract_model(config.model), config.train.frozen)[0]
 
-    def model() -> GCoNetPlus:
-        return GCoNetPlus(config.model, rngs=nnx.Rngs(0))
+    def state() -> TrainState:
+        return create(GCoNetPlus(config.model, rngs=nnx.Rngs(0)), config)[1]
 
-    graph = _split(nnx.eval_shape(model), config.train.frozen)[0]
-    return graph, jax.eval_shape(lambda: create(model(), config)[1])
+    return graph, jax.eval_shape(state)
 
 
 def overview(state: TrainState) -> str:

@@ -41,8 +41,8 @@ def make_train_step(
     them; pairs beyond the mesh's are taken one after another.
     With `freeze_batch_norm` it normalises by the running statistics and leaves them as they are.
 
-    Its metrics, all () float32: `loss`, each term of the loss before its weight, `k_fell_back`
-    (share of the pairs), `grad_norm`.
+    Its metrics, all () float32: `loss`, the sum over the pairs; each term of the loss before its
+    weight and `k_fell_back`, means over the pairs; `grad_norm`.
     """
     optimizer = make_optimizer(config.train)
     mesh = mesh or make_mesh(1, (1,), devices=jax.devices()[:1])

@@ -72,12 +72,13 @@ def _steps(
         say(f'Going on at step {first} of {steps}')
     frozen_from = config.train.freeze_batch_norm_after or steps
     if first < steps:
-        programs.prepare(
-            train_state,
-            pairs=len(sets),
-            images=_largest(config, sets),
-            freeze_batch_norm=first >= frozen_from,
-        )
+        with observer.progress.aside():
+            programs.prepare(
+                train_state,
+                pairs=len(sets),
+                images=_largest(config, sets),
+                freeze_batch_norm=first >= frozen_from,
+            )
     augment = make_augment(config.augment, config.train.seed, batch_shardings(mesh))
     with Interruption() as interruption:
         for step in range(first, steps):

@@ -25,7 +25,7 @@ def load_pretrained(
         source: the folder of a run of `train.py`; a folder with `model.safetensors` and
             `config.json`; a `.pth` file of the released code; the id of such a folder on the
             Hugging Face hub, 'user/name'; or None: the model that comes with the package.
-        step: checkpoint of a run, see `training.checkpoint.choose_steps`.
+        step: checkpoint of a run, see `training.restore.choose_steps`.
         ema: of a run, the moving averages of its weights.
 
     Raises:
@@ -39,7 +39,7 @@ def load_pretrained(
     if path.suffix in ('.pth', '.pt') and path.is_file():
         return _released(path)
     if (path / 'checkpoints').is_dir():
-        from gconet_jax.training.checkpoint import load_model  # Orbax takes a second to import
+        from gconet_jax.training.restore import load_model  # Orbax takes a second to import
 
         config, model, _ = load_model(path, step, ema=ema)
         return model, config.data.image_size
