@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gconet_jax.input_pipeline.checks import each_image, open_pair, without_bad
-from gconet_jax.input_pipeline.files import DataError, ImageFile, identity
+from gconet_jax.input_pipeline.files import DataError, ImageFile, UnreadableError, identity
 from gconet_jax.input_pipeline.groups import SHOWN, Group, list_names
 from gconet_jax.input_pipeline.layouts import find_layout
 
@@ -46,41 +46,44 @@ def verified(groups: Sequence[Group], journal: Path, *, skip_bad: bool) -> tuple
 
     Args:
         groups: with masks.
-        journal: a line of JSON for each image that was checked. A file that has not changed since
-            is not decoded again, so an interrupted call goes on where it was.
+        journal: a line of JSON for each image that is good. A file that has not changed since is
+            not decoded again, so an interrupted call goes on where it was.
         skip_bad: leave out what is wrong, instead of raising.
 
     Raises:
         DataError: the first that are wrong, and how many there are.
     """
-    known = _read(journal)
+    good = _read(journal)
     journal.parent.mkdir(parents=True, exist_ok=True)
     with journal.open('a', encoding='utf-8') as lines:
 
         def check(image: ImageFile, mask: ImageFile | None) -> str | None:
             assert mask is not None
             key = f'{identity(image)} {identity(mask)}'
-            if key in known:
-                return known[key]
+            if key in good:
+                return None
             try:
                 open_pair(image, mask)
-                problem = None
             except DataError as error:
-                problem = str(error)
-            lines.write(json.dumps([key, problem]) + '\n')  # one call: threads do not mix lines
-            return problem
+                if skip_bad and isinstance(error, UnreadableError):
+                    raise  # it may pass, and the prepared set would lack the image for good
+                return str(error)
+            lines.write(json.dumps([key, None]) + '\n')  # one call: threads do not mix lines
+            return None
 
         found = each_image(groups, check, title='verifying')
     return without_bad(groups, found, skip_bad=skip_bad)
 
 
-def _read(journal: Path) -> dict[str, str | None]:
-    known = {}
+def _read(journal: Path) -> set[str]:
+    """What is good; a problem, which earlier versions wrote too, is looked at again."""
+    good = set()
     if journal.is_file():
         for line in journal.read_text(encoding='utf-8').splitlines():
             try:
                 key, problem = json.loads(line)
             except ValueError:  # the last line of a killed process
                 continue
-            known[key] = problem
-    return known
+            if problem is None:
+                good.add(key)
+    return good

@@ -1,18 +1,23 @@
 """The cache of decoded images: whole, current, built once, or not there."""
 
+import errno
 import multiprocessing
 import os
 import resource
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 from tiny_data import write_set
 
+from gconet_jax.config import DataConfig
 from gconet_jax.input_pipeline import cache as cache_lib
 from gconet_jax.input_pipeline.cache import cached
 from gconet_jax.input_pipeline.files import DataError
 from gconet_jax.input_pipeline.groups import load_groups
 from gconet_jax.input_pipeline.pixels import CacheReader, Decoder
+from gconet_jax.input_pipeline.sets import training_sets
 
 SIZE = 16
 
@@ -126,6 +131,51 @@ def test_an_interrupted_build_leaves_nothing(root, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         build(root)
     assert folders(root) == []
+
+
+def test_what_killed_builds_left_is_removed(root):
+    name = build(root).folder.name
+    stale = root / '.cache' / f'.{name}-x1y2z3'
+    stale.mkdir()
+    (stale / 'images.npy').write_bytes(b'')
+    other = root / '.cache' / f'.tiny-32-{name[-16:]}-x1y2z3'  # another process may be at it
+    other.mkdir()
+    (root / 'images/tiny/bee/01.jpg').touch()
+    cache = build(root)
+    assert folders(root) == sorted([other.name, cache.folder.name])
+
+
+def test_sets_of_one_name_in_two_folders_keep_their_caches(root, tmp_path):
+    shutil.copytree(root / 'images', tmp_path / 'b/images')
+    shutil.copytree(root / 'gts', tmp_path / 'b/gts')
+    (first, second) = (
+        cached(load_groups(path, 'tiny'), image_size=SIZE, folder=root / '.cache')
+        for path in (root, tmp_path / 'b')
+    )
+    assert folders(root) == sorted([first.folder.name, second.folder.name])
+    assert build(root).folder == first.folder
+
+
+def test_the_spelling_of_the_root_makes_no_other_cache(root, monkeypatch):
+    monkeypatch.chdir(root)
+    found = set()
+    for spelling in (str(root), '.', f'../{root.name}'):
+        training_sets(DataConfig(root=spelling, train_sets=('tiny',), image_size=32))
+        found |= set(folders(root))
+    assert len(found) == 1
+
+
+def test_what_the_disk_does_not_give_is_not_left_out_for_good(root, monkeypatch):
+    def fail(self):
+        raise OSError(errno.EIO, 'Input/output error')
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, 'read_bytes', fail)
+        with pytest.raises(DataError, match=r'cannot read .*Input/output error; see to the disk'):
+            build(root, skip_bad=True)
+        with pytest.raises(DataError, match='7 problems in 7 images'):
+            build(root)
+    assert [len(group.images) for group in build(root, skip_bad=True).groups] == [3, 2, 2]
 
 
 def test_a_full_disk_is_said_before_anything_is_decoded(root):

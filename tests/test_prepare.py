@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -143,6 +144,20 @@ def test_an_interrupted_preparation_goes_on(source, tmp_path, monkeypatch):
     prepare.prepare('CoCA', source, sets)
     assert [image for image, _ in opened] == [changed]
     assert find_prepared(sets, 'CoCA') is not None
+
+
+def test_what_could_not_be_read_is_looked_at_again(source, tmp_path, monkeypatch):
+    def fail(self):
+        raise OSError(errno.EIO, 'Input/output error')
+
+    sets = tmp_path / 'sets'
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, 'read_bytes', fail)
+        for skip_bad, message in ((False, '5 problems in 5 images'), (True, 'Input/output error')):
+            with pytest.raises(DataError, match=message):
+                prepare.prepare('CoCA', source, sets, skip_bad=skip_bad)
+    prepare.prepare('CoCA', source, sets, skip_bad=True)
+    assert [len(group.images) for group in load_groups(sets, 'CoCA')] == [2, 3]
 
 
 def test_a_full_disk_is_said_and_leaves_nothing(source, tmp_path, monkeypatch):

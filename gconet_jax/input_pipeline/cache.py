@@ -8,18 +8,26 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 from filelock import FileLock
 
 from gconet_jax.input_pipeline.checks import each_image, open_pair, without_bad
-from gconet_jax.input_pipeline.files import DataError, ImageFile, identity
+from gconet_jax.input_pipeline.files import (
+    DataError,
+    ImageFile,
+    Record,
+    UnreadableError,
+    identity,
+)
 from gconet_jax.input_pipeline.groups import Group
 from gconet_jax.input_pipeline.pixels import to_square
 
 FORMAT = 1  # of the files; a change makes every cache be built anew
-KEY_BYTES = 8
+# Of a cache's key, in hexadecimal digits: where the files are, and what state they are in.
+SOURCE_DIGITS, STATE_DIGITS = 6, 10
+_DIGIT = '[0-9a-f]'  # as a pattern of names
 _DONE = 'cache.json'  # what was wrong with which image; names the rest by its presence
 
 
@@ -43,10 +51,11 @@ def cached(
     """The cache of a set, built if it is not there or if a file has changed since.
 
     A cache is built beside its final name and then renamed: it is whole or not there. A second
-    process waits for the first and uses its work. Caches of the set's earlier states are removed.
+    process waits for the first and uses its work. Caches of the set's earlier states are removed,
+    and what killed builds left; those of a set of the same name in another folder stay.
 
     Args:
-        groups: all groups of one set, with masks.
+        groups: all groups of one set, with masks. A cache goes by their paths as they are spelled.
         image_size: height and width, pixels.
         folder: of the caches.
         skip_bad: leave out images that cannot be used, instead of raising.
@@ -62,8 +71,9 @@ def cached(
             folder.mkdir(parents=True, exist_ok=True)
             with FileLock(folder / f'.{name}.lock'):
                 if not (final / _DONE).is_file():
+                    _remove_partial(folder, name)
                     _build(groups, image_size, final, skip_bad)
-                    _remove_others(final, name)
+                    _remove_earlier(final)
         except OSError as error:
             raise DataError(
                 f'cannot build the cache {final}: {error}; make room, name another folder in '
@@ -94,6 +104,8 @@ def _build(groups: Sequence[Group], image_size: int, final: Path, skip_bad: bool
             try:
                 pixels, truth = open_pair(image, mask)
             except DataError as error:
+                if skip_bad and isinstance(error, UnreadableError):
+                    raise  # it may pass, and the cache would leave the image out for good
                 return str(error)
             images[rows[image]] = to_square(pixels, image_size)
             masks[rows[image]] = to_square(truth, image_size)
@@ -122,18 +134,31 @@ def _reserve(path: Path, shape: tuple[int, ...]) -> np.memmap:
 
 
 def _key(groups: Sequence[Group], image_size: int) -> str:
-    """Changes with the format, the size, and the name, length and time of any file."""
-    digest = hashlib.blake2b(f'{FORMAT} {image_size}'.encode(), digest_size=KEY_BYTES)
+    """Begins with what the folder of the set gives, and goes on with the state of its files.
+
+    That changes with the format, the size, and the name, length and time of any file.
+    """
+    first = groups[0].images[0]
+    source = Path(first.folder) if isinstance(first, Record) else cast(Path, first).parent
+    state = hashlib.blake2b(f'{FORMAT} {image_size}'.encode())
     for group in groups:
-        digest.update(f'\0{group.name}'.encode())
+        state.update(f'\0{group.name}'.encode())
         for file in (*group.images, *group.masks):
-            digest.update(f'\n{identity(file)}'.encode())
-    return digest.hexdigest()
+            state.update(f'\n{identity(file)}'.encode())
+    where = hashlib.blake2b(f'{source.parent}'.encode())
+    return where.hexdigest()[:SOURCE_DIGITS] + state.hexdigest()[:STATE_DIGITS]
 
 
-def _remove_others(final: Path, name: str) -> None:
-    """Removes what `name` was in earlier states of its files; open arrays stay readable."""
-    key = '[0-9a-f]' * (2 * KEY_BYTES)  # not any name: 'A-32-48' is not a state of set 'A' at 32
-    for path in final.parent.glob(f'{glob.escape(name)}-{key}'):
+def _remove_partial(folder: Path, name: str) -> None:
+    """Removes what killed processes left of their builds; call it under the lock of `name`."""
+    for path in folder.glob(f'.{glob.escape(name)}-{_DIGIT * (SOURCE_DIGITS + STATE_DIGITS)}-*'):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _remove_earlier(final: Path) -> None:
+    """Removes caches of earlier states of the same files; open arrays stay readable."""
+    # Not any name: 'A-32-48' is no state of set 'A' at 32 pixels.
+    earlier = glob.escape(final.name[:-STATE_DIGITS]) + _DIGIT * STATE_DIGITS
+    for path in final.parent.glob(earlier):
         if path != final and (path / _DONE).is_file():
             shutil.rmtree(path, ignore_errors=True)

@@ -27,6 +27,10 @@ class DataError(InputError):
     """Something is wrong with the files of a data set; the message names it and the remedy."""
 
 
+class UnreadableError(DataError):
+    """The disk does not give a file that is there; that may pass, and says nothing of the file."""
+
+
 class ImageFile(Protocol):
     """What the pipeline needs of an image file: a `pathlib.Path` has it, a `Record` too."""
 
@@ -108,6 +112,7 @@ def open_image(file: ImageFile, mode: str) -> Image.Image:
 
     Raises:
         DataError: the file is missing, broken, truncated, or has an implausible number of pixels.
+        UnreadableError: the disk does not give it.
     """
     return _read(file, lambda image: _convert(image, mode))
 
@@ -133,13 +138,26 @@ def exif_turns(file: ImageFile) -> bool:
 
 def _read(file: ImageFile, use: Callable[[Image.Image], Any]) -> Any:
     try:
-        with Image.open(io.BytesIO(file.read_bytes()), formats=FORMATS) as image:
+        with Image.open(io.BytesIO(_content(file)), formats=FORMATS) as image:
             if Image.MAX_IMAGE_PIXELS is not None:  # PIL itself only warns, up to twice its limit
                 refuse_large(image, Image.MAX_IMAGE_PIXELS)
             return use(image)
+    except UnreadableError:
+        raise
     except Exception as error:  # a broken file makes PIL's decoders raise nearly anything
         raise DataError(
             f'cannot read image {file}: {error or type(error).__name__}; replace or remove the file'
+        ) from error
+
+
+def _content(file: ImageFile) -> bytes:
+    try:
+        return file.read_bytes()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise UnreadableError(
+            f'cannot read {file}: {error}; see to the disk and to permissions, and run it again'
         ) from error
 
 

@@ -86,12 +86,13 @@ def _is_present(root: Path, name: str) -> bool:
 @skippable_by("data.bad_files='skip'")
 def _with_reader(names: Sequence[str], config: DataConfig) -> tuple[tuple[Group, ...], Reader]:
     skip_bad = config.bad_files == 'skip'
-    loaded = [load_groups(config.root, name, skip_bad=skip_bad) for name in names]
+    root = Path(config.root).resolve()  # so that a cache is found however it is spelled
+    loaded = [load_groups(root, name, skip_bad=skip_bad) for name in names]
     if not config.cache:
         groups = select([g for groups in loaded for g in groups], exclude=config.exclude)
         groups = check_groups(groups, skip_bad=skip_bad)
         return groups, Decoder(groups, config.image_size)
-    folder = Path(config.cache_dir or Path(config.root) / '.cache')
+    folder = Path(config.cache_dir or root / '.cache')
     places: dict[str, tuple[Path, np.ndarray]] = {}
     whole: list[Group] = []
     for groups in loaded:
