@@ -141,7 +141,8 @@ class DataConfig:
 class AugmentConfig:
     """Random changes to each training image (GCoNet+, section 4.2, with the released strengths).
 
-    Probabilities are of [0, 1]; factors are drawn in steps of a tenth, both ends included.
+    Probabilities are of [0, 1]; factors are drawn in steps of a tenth between two multiples of a
+    tenth, both included.
     """
 
     flip: float = 0.5  # probability of a mirror image
@@ -165,6 +166,8 @@ class AugmentConfig:
             ascends = len(value) == 2 and value[0] <= value[1]
             _require(ascends, f'augment.{name}', f'{value} is no pair (least, most)')
             _require(name == 'degrees' or value[0] >= 0, f'augment.{name}', 'must not be negative')
+            tenths = all(abs(10 * end - round(10 * end)) < 1e-6 for end in value)
+            _require(tenths, f'augment.{name}', f'{value} are not multiples of 0.1')
 
     @classmethod
     def off(cls) -> 'AugmentConfig':

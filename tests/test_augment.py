@@ -119,7 +119,14 @@ def test_crop_enlarges_the_middle():
 
 @pytest.mark.parametrize(
     'fields',
-    [{'flip': 1.5}, {'degrees': (5, -5)}, {'brightness': (-0.1, 1.0)}, {'colour': (1.0,)}],
+    [
+        {'flip': 1.5},
+        {'degrees': (5, -5)},
+        {'brightness': (-0.1, 1.0)},
+        {'colour': (1.0,)},
+        {'contrast': (0.85, 1.2)},
+        {'sharpness': (0.0, 1.15)},
+    ],
 )
 def test_bad_strengths_name_the_field(fields):
     with pytest.raises(ConfigError, match=rf'config\.augment\.{next(iter(fields))}'):
