@@ -8,6 +8,7 @@ from PIL import Image
 from tiny_data import write_set
 
 from gconet_jax import cli
+from gconet_jax.input_pipeline.report import ROWS
 
 
 @pytest.fixture
@@ -72,6 +73,19 @@ def test_a_set_in_another_layout_is_found(root, capsys):
     assert run(other) == 0
     assert run(other / 'mine') == 0
     assert capsys.readouterr().out.count('mine: 2 groups, 5 images') == 2
+
+
+def test_many_groups_are_shown_on_several_sheets(root, capsys, monkeypatch):
+    assert ROWS * 108 <= 65_500
+    monkeypatch.setattr('gconet_jax.input_pipeline.report.ROWS', 2)
+    write_set(root, 'many', {f'{i}': 1 for i in range(5)})
+    assert run(root, 'many') == 0
+    heights = {}
+    for path in (root / 'sheets').iterdir():
+        with Image.open(path) as sheet:
+            heights[path.name] = sheet.height
+    assert capsys.readouterr().out.count('contact sheet: ') == 3
+    assert heights == {'many.jpg': 216, 'many-2.jpg': 216, 'many-3.jpg': 108}
 
 
 def test_a_folder_without_sets(tmp_path, capsys):

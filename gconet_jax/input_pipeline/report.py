@@ -12,9 +12,12 @@ from PIL import Image, ImageDraw
 from gconet_jax.input_pipeline.checks import each_image, open_pair
 from gconet_jax.input_pipeline.files import DataError, ImageFile, open_image
 from gconet_jax.input_pipeline.groups import SHOWN, BadFilesError, Group, load_groups
+from gconet_jax.whole_file import whole_file
 
-TILE = 96  # pixels of a contact sheet
+# Of a contact sheet; a tile's side and a title's height in pixels.
+TILE, TITLE = 96, 12
 COLUMNS = 12
+ROWS = 65_500 // (TILE + TITLE)  # a JPEG is not higher
 OBJECT = (255, 60, 60)  # colour of the mask upon the image
 UNSHARP = 32  # more grey levels than this between 0 and 255 in a mask: saved as JPEG, or soft
 
@@ -35,7 +38,8 @@ def report(root: Path, datasets: Sequence[str], sheets: Path) -> tuple[str, int]
     Args:
         root: folder of the sets.
         datasets: their names.
-        sheets: folder of the contact sheets, `<set>.jpg`.
+        sheets: folder of the contact sheets, `<set>.jpg`, and `<set>-2.jpg` and so on of more than
+            ROWS groups.
 
     Returns:
         The text, and the number of problems that would stop a training run, of which a set that
@@ -58,8 +62,10 @@ def report(root: Path, datasets: Sequence[str], sheets: Path) -> tuple[str, int]
             for image, finding in zip(group.images, several, strict=True):
                 if finding.problem is None:
                     seen[finding.digest].append(f'{group.key}/{image.stem}')
-        contact_sheet(groups, found, sheets / f'{dataset}.jpg')
-        lines.append(f'  contact sheet: {sheets / f"{dataset}.jpg"}')
+        for first in range(0, len(groups), ROWS):
+            path = sheets / f'{dataset}{f"-{first // ROWS + 1}" if first else ""}.jpg'
+            contact_sheet(groups[first : first + ROWS], found[first : first + ROWS], path)
+            lines.append(f'  contact sheet: {path}')
     again = [names for names in seen.values() if len(names) > 1]
     across = [names for names in again if len({name.split('/')[0] for name in names}) > 1]
     within = [names for names in again if names not in across]
@@ -78,17 +84,17 @@ def _load(root: Path, dataset: str) -> tuple[tuple[Group, ...], bool]:
 
 def contact_sheet(groups: Sequence[Group], found: Sequence[Sequence[Finding]], path: Path) -> None:
     """Writes a row for each group: its name and its first good images, the mask drawn in red."""
-    sheet = Image.new('RGB', (COLUMNS * TILE, len(groups) * (TILE + 12)), 'white')
+    sheet = Image.new('RGB', (COLUMNS * TILE, len(groups) * (TILE + TITLE)), 'white')
     draw = ImageDraw.Draw(sheet)
     for row, (group, several) in enumerate(zip(groups, found, strict=True)):
-        top = row * (TILE + 12)
+        top = row * (TILE + TITLE)
         draw.text((2, top), f'{group.name}, {len(group.images)} images', fill='black')
         good = [i for i, finding in enumerate(several) if finding.problem is None][:COLUMNS]
         for column, i in enumerate(good):
             tile = _tile(group.images[i], group.masks[i])
-            sheet.paste(tile, (column * TILE, top + 12))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(path, quality=85)
+            sheet.paste(tile, (column * TILE, top + TITLE))
+    with whole_file(path) as partial:
+        sheet.save(partial, quality=85)
 
 
 def _tile(image: ImageFile, mask: ImageFile) -> Image.Image:
