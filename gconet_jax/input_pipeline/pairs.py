@@ -65,11 +65,6 @@ class PairSampler:
         self._max_images = max_images
         self._entropy = (seed, zlib.crc32(name.encode()))
 
-    @property
-    def steps_per_epoch(self) -> int:
-        """The number of anchors."""
-        return self._anchors
-
     def pair(self, step: int) -> Pair:
         """The pair of step `step` >= 0."""
         epoch, position = divmod(step, self._anchors)
