@@ -60,8 +60,11 @@ def tensor(key, shape, *, kind='FloatStorage', count=None, offset=0, stride=None
     if stride is None:
         stride = tuple(int(np.prod(shape[i + 1 :])) for i in range(len(shape)))
     count = int(np.prod(shape)) if count is None else count
-    storage = Storage(kind, key, count)
-    return Call(*REBUILD, storage, offset, shape, stride, False, collections.OrderedDict())
+    return rebuilt(Storage(kind, key, count), offset, shape, stride)
+
+
+def rebuilt(storage, offset, size, stride):
+    return Call(*REBUILD, storage, offset, size, stride, False, collections.OrderedDict())
 
 
 def write(path, content, arrays, *, compression=zipfile.ZIP_STORED):
@@ -100,38 +103,14 @@ def test_views_with_offsets_and_strides(tmp_path):
     np.testing.assert_array_equal(read_state_dict(path)['t'], A[:, 1:3].T)
 
 
-def test_code_is_refused_and_not_run(tmp_path):
-    mark = tmp_path / 'ran'
-    for call in (
-        Call('os', 'system', f'touch {mark}'),
-        Call('posix', 'system', f'touch {mark}'),
-        Call('builtins', 'eval', f'open({str(mark)!r}, "w")'),
-        Call('builtins', 'getattr', 'a', 'b'),
-        Call('torch', 'load', str(mark)),
-        Call('collections', 'Counter'),
-    ):
-        path = write(tmp_path / 'a.pth', {'w': call}, {})
-        with pytest.raises(TorchFileError, match=r'a\.pth: it wants to use .* refused'):
-            read_state_dict(path)
-    assert not mark.exists()
-
-
-@pytest.mark.parametrize(
-    ('entry', 'message'),
-    [
-        (lambda: tensor('0', (1 << 20, 1 << 20), count=12, stride=(0, 0)), 'more elements'),
-        (lambda: tensor('0', (3, 5), count=12), 'beyond its memory'),
-        (lambda: tensor('0', (3, 4), offset=1), 'beyond its memory'),
-        (lambda: tensor('0', (3, 4), offset=-1), 'impossible'),
-        (lambda: tensor('0', (-3, 4), count=12, stride=(4, 1)), 'impossible'),
-        (lambda: tensor('0', (1 << 40,)), 'has 48 bytes, not'),
-        (lambda: tensor('../../../etc/passwd', (3, 4)), 'KeyError'),
-    ],
-)
-def test_impossible_arrays_are_refused(tmp_path, entry, message):
-    path = write(tmp_path / 'a.pth', {'w': entry()}, {'0': A})
-    with pytest.raises(TorchFileError, match=message):
-        read_state_dict(path)
+def test_arrays_of_one_memory_share_it(tmp_path):
+    zeros = np.zeros(1 << 20, np.uint8)
+    entries = {f'w{i}': tensor('0', (1 << 20,), kind='ByteStorage') for i in range(30)}
+    path = write(tmp_path / 'a.pth', entries, {'0': zeros})
+    tracemalloc.start()
+    assert len(read_state_dict(path)) == 30
+    assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    tracemalloc.stop()
 
 
 def test_bombs_are_refused(tmp_path, monkeypatch):
@@ -191,28 +170,6 @@ def test_hostile_old_files_are_refused(tmp_path):
     path.write_bytes(write_legacy(path, good(), {'0': A, '1': HALF}).read_bytes()[:-5])
     with pytest.raises(TorchFileError, match='has not the 6 numbers'):
         read_state_dict(path)
-
-
-def test_tables_as_large_as_a_pickle_asks_for_are_not_made(tmp_path):
-    path = tmp_path / 'a.pth'
-    with zipfile.ZipFile(path, 'w') as file:  # its last opcode but one remembers entry 2^32 - 1
-        file.writestr('archive/data.pkl', b'\x80\x02Nr\xff\xff\xff\xff.')
-    tracemalloc.start()
-    with pytest.raises(TorchFileError, match='holds no arrays'):
-        read_state_dict(path)
-    assert tracemalloc.get_traced_memory()[1] < 1 << 20
-    tracemalloc.stop()
-
-
-def test_attributes_are_set_on_nothing(tmp_path):
-    # BUILD with (None, {'__doc__': 'x'}), which sets slots, on the function that makes arrays.
-    name = b'X\x07\x00\x00\x00__doc__'
-    attack = b'\x80\x02ctorch._utils\n_rebuild_parameter\nN}' + name + b'X\x01\x00\x00\x00xs\x86b.'
-    with zipfile.ZipFile(tmp_path / 'a.pth', 'w') as file:
-        file.writestr('archive/data.pkl', attack)
-    with pytest.raises(TorchFileError, match='holds no arrays'):
-        read_state_dict(tmp_path / 'a.pth')
-    assert torch_file._rebuild_parameter.__doc__ is None
 
 
 def test_written_files_are_read(tmp_path):
