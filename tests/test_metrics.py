@@ -116,6 +116,15 @@ def test_perfect_map():
     assert scores['auc'] == pytest.approx(1)
 
 
+def test_auc_of_a_map_that_separates_though_it_is_grey():
+    truth = np.zeros((10, 10), np.uint8)
+    truth[:, 5:] = 255
+    levels = np.arange(100, dtype=np.uint8).reshape(10, 10) // 2 * 2
+    grey = np.where(truth > 0, 128 + levels, 2).astype(np.uint8)
+    scores = summarize(stack([metrics.score_image(grey, truth)]))
+    assert scores['auc'] == pytest.approx(1)
+
+
 def test_two_by_two_by_hand():
     prediction = np.array([[0, 64], [127, 254]], np.uint8)  # 0, 64 / 254, 1 / 2, 1
     truth = np.array([[0, 255], [0, 255]], np.uint8)
@@ -133,8 +142,7 @@ def test_two_by_two_by_hand():
     # AP: recall 0 to 1/2 at precision 1, 1/2 to 1 at 2/3. AUC: (0, 1/2), (1/2, 1/2 to 1), (1, 1).
     mean = summarize(stack([got]))
     assert mean['ap'] == pytest.approx(1 / 2 + 1 / 3)
-    # Ties at rate 1/2 keep the thresholds' order: 1 first and 1/2 last, 0 to 1/2 slopes up to 1.
-    assert mean['auc'] == pytest.approx(0.75 / 2 + 0.75 / 2)
+    assert mean['auc'] == pytest.approx(1 / 2 * 1 / 2 + 1 / 2 * 1)
     assert list(np.flatnonzero(got.confidence)) == [0, 64, 127, 254]
 
 

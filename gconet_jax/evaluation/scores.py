@@ -105,7 +105,9 @@ def take(scores: ImageScores, images: Sequence[int]) -> ImageScores:
 
 
 def summarize(scores: ImageScores) -> dict[str, float]:
-    """The published numbers of a set of images, in [0, 1]; `scores` have a leading axis.
+    """The published numbers of a set of images; `scores` have a leading axis.
+
+    In [0, 1], but that E may exceed 1 by 1 / (H*W - 1), and that S may be NaN.
 
     Curves are averaged over the images before the maximum or the mean over thresholds is taken, and
     before the areas AP and AUC. `smeasure` is NaN, as the toolboxes have it, if it is undefined for
@@ -149,15 +151,19 @@ def average_precision(precision: Array, recall: Array) -> float:
 
 
 def area_under_roc(true_positive_rate: Array, false_positive_rate: Array) -> float:
-    """Area under a ROC curve (both rates (T,)) by the trapezoid rule, in [0, 1]."""
-    # Stable, because rates that tie must stay in the order of the thresholds.
-    order = np.argsort(false_positive_rate, kind='stable')
+    """Area under a ROC curve (both rates (T,)) by the trapezoid rule, in [0, 1].
+
+    Where rates of false positives tie, the curve rises straight up, from the least rate of true
+    positives to the most.
+    """
+    order = np.lexsort((true_positive_rate, false_positive_rate))
     return float(np.trapezoid(true_positive_rate[order], false_positive_rate[order]))
 
 
 def balanced_error_rate(true_positive_rate: Array, false_positive_rate: Array) -> float:
-    """The least mean of the rates of misses and of false alarms, both (T,), in [0, 0.5].
+    """The least mean of the rates of misses and of false alarms; both rates (T,).
 
-    An object counts as much as its background, however small it is.
+    An object counts as much as its background, however small it is. In [0, 0.5], for at the first
+    threshold everything passes; but in [0.5, 1] of a black truth, whose recall is 0 throughout.
     """
     return float(np.min((1 - true_positive_rate + false_positive_rate) / 2))

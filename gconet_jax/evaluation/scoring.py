@@ -62,8 +62,8 @@ def evaluate_maps(
             `if __name__ == '__main__':`.
 
     Returns:
-        mae, smeasure, max_/mean_/adaptive_ fmeasure and emeasure, wfmeasure, max_/adaptive_ iou and
-        dice, ap and auc, in [0, 1]; see `scores.summarize`.
+        mae, smeasure and defined_smeasure, max_/mean_/adaptive_ fmeasure and emeasure, wfmeasure,
+        max_/adaptive_ iou and dice, ap, auc and min_ber; see `scores.summarize` for their ranges.
 
     Raises:
         DataError: no ground truth, maps are missing (counted, the first few named), or a file
