@@ -88,7 +88,7 @@ def test_serve_without_gradio_names_the_remedy(monkeypatch, capsys):
 def test_serve_says_that_a_port_is_taken(monkeypatch, capsys):
     page = pytest.importorskip('gconet_jax.app.page')
     monkeypatch.setattr(page, 'serve', _in_use)
-    monkeypatch.setattr(cli.photos, '_predictors', lambda _: [None])
+    monkeypatch.setattr(cli.photos, '_predictor', lambda _: None)
     assert cli.serve(['serve', '--port=80']) == 1
     assert '--host=127.0.0.1 --port=80: in use' in capsys.readouterr().err
 

@@ -122,6 +122,15 @@ def test_a_group_is_never_named_as_the_folder_above(tmp_path, monkeypatch):
     assert list(find_groups([Path('../1.jpg')])) == ['p']
 
 
+def test_results_of_the_run_before_are_no_photos(tmp_path, monkeypatch):
+    touch(tmp_path, 'p/a/1.jpg', 'p/out/maps/a/1.png', 'p/out/sheets/a.jpg')
+    monkeypatch.chdir(tmp_path / 'p')
+    assert list(find_groups([Path()], leave_out=Path('out'))) == ['a']
+    assert list(find_groups([Path('out/maps')], leave_out=Path('out'))) == ['a']  # if asked for
+    with pytest.raises(DataError, match='a has the photos; name another folder for the results'):
+        find_groups([Path('a')], leave_out=tmp_path / 'p' / 'a')
+
+
 def test_nothing_to_read_is_told(tmp_path):
     with pytest.raises(DataError, match='nowhere is neither a folder nor a file'):
         find_groups([tmp_path / 'nowhere'])

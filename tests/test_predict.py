@@ -1,6 +1,8 @@
 """`predict.py` from folders to files, and networks from wherever they lie."""
 
+import errno
 import json
+import threading
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from test_torch_file import tensor, write
 
 from gconet_jax import cli
 from gconet_jax.errors import InputError
+from gconet_jax.inference import command, outputs
 from gconet_jax.inference.predictor import Predictor
 from gconet_jax.weights import pretrained
 from gconet_jax.weights.folder import load_folder, save_folder
@@ -93,6 +96,15 @@ def test_resume_does_what_is_left(photos, folder, capsys):
     assert (out / 'maps' / 'b' / '3.png').stat().st_mtime_ns == before
 
 
+@pytest.mark.parametrize('save', ['maps,sheets', 'maps'])
+def test_resume_with_a_group_that_cannot_be_read(photos, folder, capsys, save):
+    (photos / 'b' / '3.jpg').unlink()
+    assert predict(photos / 'b', folder, f'--save={save}', '--resume') == 1
+    for flags in ([], ['--resume']):
+        assert predict(photos, folder, f'--save={save}', *flags) == 0
+        assert 'broken.jpg' in capsys.readouterr().err
+
+
 def test_processes_share_the_groups(photos, folder):
     assert predict(photos, folder, '--processes=2', '--process=1', '--save=maps') == 0
     assert [path.name for path in (photos.parent / 'out' / 'maps').iterdir()] == ['b']
@@ -102,8 +114,13 @@ def test_processes_share_the_groups(photos, folder):
     ('flags', 'message'),
     [
         (['--save=maps,art'], '--save: art unknown; there are maps'),
-        (['--background=1,2'], "--background '1,2': 3 whole numbers"),
-        (['--thumbnail-size=12'], "--thumbnail-size '12': 2 whole numbers"),
+        (['--save='], '--save is empty: name one or several of maps'),
+        (['--processes=2', '--process=2'], '--process=2 --processes=2: they are 0 to N - 1'),
+        (['--background=1,2'], "--background '1,2': 3 whole numbers of 0 to 255"),
+        (['--background=300,0,0'], "--background '300,0,0': 3 whole numbers of 0 to 255"),
+        (['--thumbnail-size=12'], "--thumbnail-size '12': 2 whole numbers of 1 to 8192"),
+        (['--thumbnail-size=0x256'], "--thumbnail-size '0x256': 2 whole numbers of 1 to 8192"),
+        (['--thumbnail-size=²x2'], "--thumbnail-size '²x2': 2 whole numbers of 1 to 8192"),
     ],
 )
 def test_bad_flags(photos, folder, flags, message, capsys):
@@ -115,6 +132,56 @@ def test_bad_flags(photos, folder, flags, message, capsys):
 def test_nothing_that_could_be_read(photos, folder, capsys):
     assert predict(photos / 'b' / 'broken.jpg', folder) == 1
     assert 'none of the files could be read' in capsys.readouterr().err
+
+
+def test_a_place_that_cannot_be_written_is_told_before_the_network_runs(
+    photos, folder, capsys, monkeypatch
+):
+    (photos.parent / 'out').write_text('a file')
+    monkeypatch.setattr(Predictor, 'predict', lambda *_: pytest.fail('ran'))
+    assert predict(photos, folder) == 1
+    assert f'cannot write to {photos.parent / "out"}: ' in capsys.readouterr().err
+    arguments = [str(photos), str(photos / 'a' / '1.jpg' / 'out'), f'--model={folder}']
+    assert cli.look(['look', *arguments]) == 1
+    assert '1.jpg/out: [Errno 20] Not a directory' in capsys.readouterr().err
+
+
+def test_a_full_disk_is_told(photos, folder, capsys, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    monkeypatch.setattr(outputs, 'write_whole', full)
+    assert predict(photos, folder) == 1
+    assert 'out: [Errno 28] No space left on device; OUT' in capsys.readouterr().err
+
+
+def test_a_photo_that_vanishes_is_passed_over(photos, folder, capsys, monkeypatch):
+    def predicted(predictor, groups, before=Predictor.predict):
+        (photos / 'a' / '1.jpg').unlink(missing_ok=True)
+        return before(predictor, groups)
+
+    monkeypatch.setattr(Predictor, 'predict', predicted)
+    assert predict(photos, folder, '--save=maps') == 0
+    made = {path.name for path in (photos.parent / 'out').rglob('*.png')}
+    assert made == {'2.png', '3.png'}
+    assert f'passed over: cannot read {photos / "a" / "1.jpg"}' in capsys.readouterr().err
+
+
+def test_after_an_interruption_what_was_not_begun_is_dropped():
+    go_on = threading.Event()
+    futures = []
+
+    def interrupted():
+        with command._pool(1) as pool:
+            futures.extend(pool.submit(go_on.wait, 5) for _ in range(2))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    go_on.set()
+    begun, waiting = futures
+    assert begun.result()
+    assert waiting.cancelled()
 
 
 # --- Where networks come from.

@@ -74,8 +74,8 @@ def test_similarity_is_the_cosine():
     np.testing.assert_allclose(similarity(list(x)), expected, atol=1e-12)
 
 
-def test_the_command_draws_each_group_and_their_similarity(model, tmp_path, capsys):
-    for group, images in zip(('a', '$b$'), groups(2, 3), strict=True):
+def test_the_command_draws_each_group_and_their_similarity(model, tmp_path, capsys, monkeypatch):
+    for group, images in zip(('a', '$b$', 'similarity'), groups(2, 3, 1), strict=True):
         folder = tmp_path / 'photos' / group
         folder.mkdir(parents=True)
         for i, image in enumerate(images):
@@ -84,8 +84,20 @@ def test_the_command_draws_each_group_and_their_similarity(model, tmp_path, caps
     save_folder(model, tmp_path / 'model', image_size=SIZE, card='')
     out = tmp_path / 'out'
     arguments = [str(tmp_path / 'photos'), str(out), f'--model={tmp_path / "model"}']
+    made = []
+    monkeypatch.setattr(Predictor, '__init__', _counted(made))
     assert cli.look(['look', *arguments]) == 0
-    assert sorted(path.name for path in out.iterdir()) == ['$b$.png', 'a.png', 'similarity.png']
+    assert len(made) == 1  # of eight devices
+    figures = ['$b$.png', 'a.png', 'similarity.png', 'similarity_of_groups.png']
+    assert sorted(path.name for path in out.iterdir()) == figures
     assert 'passed over: cannot read' in capsys.readouterr().err
     with Image.open(out / '$b$.png') as figure:
         assert len(np.unique(np.asarray(figure))) > 50  # something is drawn
+
+
+def _counted(made, before=Predictor.__init__):
+    def init(predictor, *arguments, **settings):
+        made.append(predictor)
+        before(predictor, *arguments, **settings)
+
+    return init

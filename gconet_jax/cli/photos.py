@@ -29,19 +29,22 @@ def predict(argv: Sequence[str]) -> int:
     parser.add_argument('--processes', type=int, default=1, help='hosts that share the groups')
     arguments = parser.parse_args(argv[1:])
 
-    from gconet_jax.inference import command
+    from gconet_jax.inference.command import predict as predict_all
+    from gconet_jax.inference.options import Options
 
     def run() -> int:
-        options = command.Options(
+        options = Options(
             inputs=tuple(arguments.inputs),
             out=arguments.out,
             kinds=split(arguments.save),
-            background=_integers('--background', arguments.background, ',', 3),
-            thumbnail_size=_integers('--thumbnail-size', arguments.thumbnail_size, 'x', 2),
+            background=_integers('--background', arguments.background, ',', 3, (0, 255)),
+            thumbnail_size=_integers(
+                '--thumbnail-size', arguments.thumbnail_size, 'x', 2, (1, 8192)
+            ),
             resume=arguments.resume,
             share=(arguments.process, arguments.processes),
         )
-        for problem in command.predict(_predictors(arguments), options):
+        for problem in predict_all(_predictors(arguments), options):
             print(f'passed over: {problem}', file=sys.stderr)
         print(f'{", ".join(options.kinds)} are in {options.out}')
         return 0
@@ -60,7 +63,7 @@ def look(argv: Sequence[str]) -> int:
     from gconet_jax.inference import visualize
 
     def run() -> int:
-        for problem in visualize.look(_predictors(arguments)[0], arguments.inputs, arguments.out):
+        for problem in visualize.look(_predictor(arguments), arguments.inputs, arguments.out):
             print(f'passed over: {problem}', file=sys.stderr)
         print(f'figures are in {arguments.out}')
         return 0
@@ -83,7 +86,7 @@ def serve(argv: Sequence[str]) -> int:
             from gconet_jax.app import page
         except ModuleNotFoundError as error:
             raise InputError(f"{error}; pip install 'gconet-jax[app]'") from error
-        predictor = _predictors(arguments)[0]
+        predictor = _predictor(arguments)
         try:
             page.serve(predictor, host=arguments.host, port=arguments.port)
         except OSError as error:
@@ -93,8 +96,13 @@ def serve(argv: Sequence[str]) -> int:
     return told(run)
 
 
-def _predictors(arguments: argparse.Namespace) -> list[Any]:
-    """One predictor a device, with programs that are compiled once and kept on disk."""
+def _predictor(arguments: argparse.Namespace) -> Any:
+    """A predictor on one device."""
+    return _predictors(arguments, most=1)[0]
+
+
+def _predictors(arguments: argparse.Namespace, most: int | None = None) -> list[Any]:
+    """One predictor a device, `most` at most; programs are compiled once and kept on disk."""
     import jax
 
     from gconet_jax.inference.predictor import Predictor
@@ -104,12 +112,19 @@ def _predictors(arguments: argparse.Namespace) -> list[Any]:
         jax.config.update('jax_compilation_cache_dir', str(cache))
     model, image_size = load_model(arguments)
     return [
-        Predictor(model, image_size=image_size, device=device) for device in jax.local_devices()
+        Predictor(model, image_size=image_size, device=device)
+        for device in jax.local_devices()[:most]
     ]
 
 
-def _integers(flag: str, text: str, between: str, count: int) -> Any:
+def _integers(flag: str, text: str, between: str, count: int, limits: tuple[int, int]) -> Any:
+    """Whole numbers within limits, both included, out of a flag's text."""
+    low, high = limits
     parts = text.split(between)
-    if len(parts) != count or not all(part.isdigit() for part in parts):
-        raise InputError(f'{flag} {text!r}: {count} whole numbers with {between!r} between them')
-    return tuple(map(int, parts))
+    numbers = tuple(int(part) for part in parts if part.isdecimal())
+    if not len(numbers) == len(parts) == count or not all(low <= x <= high for x in numbers):
+        raise InputError(
+            f'{flag} {text!r}: {count} whole numbers of {low} to {high} with {between!r} between '
+            'them'
+        )
+    return numbers

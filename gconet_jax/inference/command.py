@@ -1,8 +1,8 @@
 """What `predict.py` does: photos in folders in, maps and pictures of each group out."""
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,48 +14,24 @@ from gconet_jax.errors import InputError
 from gconet_jax.futures import in_order
 from gconet_jax.inference import outputs
 from gconet_jax.inference.cosegment import cosegment, on_background
+from gconet_jax.inference.options import Options
+from gconet_jax.inference.out_folder import writing_to
 from gconet_jax.inference.photos import find_groups, output_names, read_photo
 from gconet_jax.inference.predictor import Predictor, resize_map
 from gconet_jax.inference.thumbnail import thumbnail
 from gconet_jax.input_pipeline.files import DataError
 from gconet_jax.input_pipeline.pixels import to_square
 
-# What can be made, and the suffix of its files: `<out>/<kind>/<group>/<name><suffix>`, but for
-# sheets, `<out>/sheets/<group>.jpg`.
-KINDS = {
-    'maps': '.png',
-    'masks': '.png',
-    'overlays': '.jpg',
-    'cutouts': '.png',
-    'cosegments': '.png',
-    'thumbnails': '.jpg',
-    'sheets': '.jpg',
-}
 THREADS = 4  # that read, and that write
 SHEET_PHOTOS = 60  # of a group, evenly spread, at most
 
 
-@dataclass(frozen=True)
-class Options:
-    """What is predicted and what is made of it.
+class Group(NamedTuple):
+    """Photos that belong together, and the names of what is made of each."""
 
-    Attributes:
-        inputs: see `photos.find_groups`.
-        out: folder of what is made.
-        kinds: keys of KINDS.
-        background: (R, G, B) behind co-segmented objects.
-        thumbnail_size: (width, height), pixels.
-        resume: passes over groups whose files are all there.
-        share: (i, n): this process takes every n-th group from the i-th, counted from 0.
-    """
-
-    inputs: tuple[Path, ...]
-    out: Path
-    kinds: tuple[str, ...]
-    background: tuple[int, int, int]
-    thumbnail_size: tuple[int, int]
-    resume: bool
-    share: tuple[int, int]
+    name: str
+    names: list[str]
+    files: list[Path]
 
 
 class Loaded(NamedTuple):
@@ -77,58 +53,73 @@ def predict(predictors: Sequence[Predictor], options: Options) -> list[str]:
         Lines about files that could not be read, which were passed over.
 
     Raises:
-        InputError: an unknown kind, a share that is none, nothing to read, or nothing that could
-            be read.
+        InputError: nothing to read, nothing that could be read now or in an earlier run, or no way
+            to write.
     """
-    unknown = sorted(set(options.kinds) - set(KINDS))
-    if unknown:
-        raise InputError(f'--save: {", ".join(unknown)} unknown; there are {", ".join(KINDS)}')
+    found = find_groups(options.inputs, leave_out=options.out)
     process, processes = options.share
-    if not 0 <= process < processes:
-        raise InputError(f'--process={process} --processes={processes}: they are 0 to N - 1 of N')
-    found = find_groups(options.inputs)
-    mine = list(found.items())[process::processes]
-    names = {group: output_names(files) for group, files in mine}
-    todo = [
-        (group, files)
-        for group, files in mine
-        if not (options.resume and _is_done(group, names[group], files, options))
+    mine = [
+        Group(name, output_names(files), files)
+        for name, files in list(found.items())[process::processes]
     ]
-    if len(todo) < len(mine):
-        print(f'{len(mine) - len(todo)} of {len(mine)} groups are done already')
-    problems: list[str] = []
-    total = sum(len(files) for _, files in todo)
-    with (
-        ThreadPoolExecutor(THREADS) as readers,
-        ThreadPoolExecutor(len(predictors)) as devices,
-        tqdm(total=total, unit='photo', leave=None) as bar,
-    ):
-        listed = [(group, names[group], files) for group, files in todo]
-        loaded = _ahead(readers, listed, predictors[0].image_size)
+    with writing_to(options.out):
+        todo = [group for group in mine if not (options.resume and _is_done(group, options))]
+        if len(todo) < len(mine):
+            print(f'{len(mine) - len(todo)} of {len(mine)} groups are done already')
+        problems = _predict(predictors, todo, options)
+    none_read = len(problems) == sum(len(group.files) for group in todo)
+    if todo and none_read and len(todo) == len(mine):
+        raise InputError('none of the files could be read:\n  ' + '\n  '.join(problems[:10]))
+    return problems
 
-        def submitted() -> Iterator[Future[None]]:
+
+def _predict(predictors: Sequence[Predictor], todo: Sequence[Group], options: Options) -> list[str]:
+    """Returns a line about each file that could not be read."""
+    problems: list[str] = []
+    with (
+        _pool(THREADS) as readers,
+        _pool(THREADS * len(predictors)) as writers,
+        _pool(len(predictors)) as devices,
+        tqdm(total=sum(len(group.files) for group in todo), unit='photo', leave=None) as bar,
+    ):
+        loaded = _ahead(readers, todo, predictors[0].image_size)
+
+        def submitted() -> Iterator[Future[list[str]]]:
             for i, group in enumerate(loaded):
                 problems.extend(group.problems)
                 bar.update(len(group.problems))
                 if group.files:
                     predictor = predictors[i % len(predictors)]
-                    yield devices.submit(_make, predictor, group, options, bar)
+                    yield devices.submit(_make, predictor, writers, group, options, bar)
 
-        done = list(in_order(submitted(), len(predictors)))
-    if todo and not done:
-        raise InputError('none of the files could be read:\n  ' + '\n  '.join(problems[:10]))
+        for vanished in in_order(submitted(), len(predictors)):
+            problems.extend(vanished)
     return problems
 
 
-def _is_done(group: str, names: Sequence[str], files: Sequence[Path], options: Options) -> bool:
-    """Whether everything is there but for files that cannot be read, as they could not before."""
-    if 'sheets' in options.kinds and not _sheet(group, options).is_file():
+@contextlib.contextmanager
+def _pool(threads: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads; when the block fails or is interrupted, what they have not begun is dropped."""
+    pool = ThreadPoolExecutor(threads)
+    try:
+        yield pool
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    pool.shutdown()
+
+
+def _is_done(group: Group, options: Options) -> bool:
+    """Whether something is there, and everything but of files that cannot be read, as before."""
+    if 'sheets' in options.kinds and not options.sheet(group.name).is_file():
         return False
-    for name, file in zip(names, files, strict=True):
-        made = [_path(kind, group, name, options) for kind in options.kinds if kind != 'sheets']
-        if not all(path.is_file() for path in made) and _can_be_read(file):
-            return False
-    return True
+    kinds = [kind for kind in options.kinds if kind != 'sheets']
+    there = [
+        all(options.path(kind, group.name, name).is_file() for kind in kinds)
+        for name in group.names
+    ]
+    missing = [file for file, made in zip(group.files, there, strict=True) if not made]
+    return any(there) and not any(map(_can_be_read, missing))
 
 
 def _can_be_read(file: Path) -> bool:
@@ -139,21 +130,11 @@ def _can_be_read(file: Path) -> bool:
     return True
 
 
-def _path(kind: str, group: str, name: str, options: Options) -> Path:
-    return options.out / kind / group / f'{name}{KINDS[kind]}'
-
-
-def _sheet(group: str, options: Options) -> Path:
-    return options.out / 'sheets' / f'{group}{KINDS["sheets"]}'
-
-
-def _ahead(
-    readers: ThreadPoolExecutor, groups: Sequence[tuple[str, list[str], list[Path]]], size: int
-) -> Iterator[Loaded]:
+def _ahead(readers: ThreadPoolExecutor, groups: Sequence[Group], size: int) -> Iterator[Loaded]:
     """Each group, decoded while the one before it is in use."""
 
     def start(i: int) -> list[Future[np.ndarray]]:
-        return [readers.submit(_read_square, file, size) for file in groups[i][2]]
+        return [readers.submit(_read_square, file, size) for file in groups[i].files]
 
     next_one = start(0) if groups else []
     for i, (group, names, files) in enumerate(groups):
@@ -175,26 +156,31 @@ def _read_square(file: Path, size: int) -> np.ndarray:
     return to_square(Image.fromarray(read_photo(file)), size)
 
 
-def _make(predictor: Predictor, group: Loaded, options: Options, bar: tqdm) -> None:
-    """Predicts a group and writes its files.
+def _make(
+    predictor: Predictor, writers: ThreadPoolExecutor, group: Loaded, options: Options, bar: tqdm
+) -> list[str]:
+    """Predicts a group and writes its files; returns lines about photos that vanished meanwhile.
 
     Photos are read once more to be written, for all of a large group would not fit in memory.
     """
     (prediction,) = predictor.predict([np.stack(group.squares)])
     step = -(-len(group.files) // SHEET_PHOTOS)
-    tiles = []
-    with ThreadPoolExecutor(THREADS) as writers:
-        futures = [
-            writers.submit(_write, group.group, name, file, pixels, i % step == 0, options)
-            for i, (name, file, pixels) in enumerate(
-                zip(group.names, group.files, prediction.maps, strict=True)
-            )
-        ]
-        for future in futures:
+    tiles, problems = [], []
+    futures = [
+        writers.submit(_write, group.group, name, file, pixels, i % step == 0, options)
+        for i, (name, file, pixels) in enumerate(
+            zip(group.names, group.files, prediction.maps, strict=True)
+        )
+    ]
+    for future in futures:
+        try:
             tiles += future.result()
-            bar.update()
+        except DataError as error:
+            problems.append(str(error))
+        bar.update()
     if tiles:
-        outputs.write_whole(_sheet(group.group, options), outputs.contact_sheet(tiles))
+        outputs.write_whole(options.sheet(group.group), outputs.contact_sheet(tiles))
+    return problems
 
 
 def _write(
@@ -218,5 +204,5 @@ def _write(
     for kind in options.kinds:
         if kind in makers:
             picture = Image.fromarray(makers[kind]())
-            outputs.write_whole(_path(kind, group, name, options), picture)
+            outputs.write_whole(options.path(kind, group, name), picture)
     return [outputs.tile(photo, pixels)] if in_sheet and 'sheets' in options.kinds else []

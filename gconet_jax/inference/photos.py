@@ -37,16 +37,22 @@ def read_photo(file: ImageFile, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         raise DataError(f'cannot read {file}: {text}') from error
 
 
-def find_groups(inputs: Sequence[Path]) -> dict[str, list[Path]]:
+def find_groups(inputs: Sequence[Path], *, leave_out: Path | None = None) -> dict[str, list[Path]]:
     """The photos of each group, sorted, by the name of the group.
 
     A folder that holds photos is a group of its name; each folder below it that holds some is one
     too, of its path from there. Photos that are given themselves are one group, of the name of
     the folder of the first. Of groups of one name the later ones get a number.
 
+    Args:
+        inputs: folders and photos.
+        leave_out: a folder that is passed over where it lies below an input: that of the results,
+            which are no photos of the next run.
+
     Raises:
-        DataError: an input is not there, or there are no photos.
+        DataError: an input is not there, or is the folder to leave out, or there are no photos.
     """
+    left_out = leave_out.resolve() if leave_out else None
     groups: dict[str, list[Path]] = {}
     inputs = list({path.resolve(): path for path in inputs}.values())  # none twice
     single = [path for path in inputs if path.is_file()]
@@ -55,8 +61,14 @@ def find_groups(inputs: Sequence[Path]) -> dict[str, list[Path]]:
     for path in inputs:
         if not path.exists():
             raise DataError(f'{path} is neither a folder nor a file')
+        if path.is_dir() and path.resolve() == left_out:
+            raise DataError(f'{path} has the photos; name another folder for the results')
         for folder, subfolders, names in os.walk(path) if path.is_dir() else ():
-            subfolders[:] = sorted(name for name in subfolders if not name.startswith('.'))
+            subfolders[:] = sorted(
+                name
+                for name in subfolders
+                if not name.startswith('.') and (Path(folder) / name).resolve() != left_out
+            )
             photos = [Path(folder) / name for name in sorted(names) if _is_photo(name)]
             if photos:
                 below = Path(folder).relative_to(path)

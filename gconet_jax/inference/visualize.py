@@ -1,6 +1,6 @@
 """Looking inside the network: what each part makes of a group, and how alike groups are."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from tqdm import tqdm
 
+from gconet_jax.inference.out_folder import writing_to
 from gconet_jax.inference.photos import find_groups, read_photo
 from gconet_jax.inference.predictor import Prediction, Predictor
 from gconet_jax.input_pipeline.files import DataError
@@ -124,6 +125,8 @@ def similarity_figure(consensus: Mapping[str, np.ndarray]) -> Figure:
 def look(predictor: Predictor, inputs: Sequence[Path], out: Path) -> list[str]:
     """Writes `<out>/<group>.png` for each group of photos, and `<out>/similarity.png` of all.
 
+    That of all is `similarity_of_groups.png` if a group is called `similarity`.
+
     Args:
         predictor: of the network to look into.
         inputs: see `photos.find_groups`.
@@ -133,26 +136,38 @@ def look(predictor: Predictor, inputs: Sequence[Path], out: Path) -> list[str]:
         Lines about files that could not be read, which were passed over.
 
     Raises:
-        DataError: there are no photos, or none could be read.
+        InputError: there are no photos, none could be read, or there is no way to write.
     """
     problems: list[str] = []
     consensus: dict[str, np.ndarray] = {}
-    for group, files in tqdm(find_groups(inputs).items(), unit='group', leave=None):
-        squares = []
-        for file in files:
-            try:
-                squares.append(to_square(Image.fromarray(read_photo(file)), predictor.image_size))
-            except DataError as error:
-                problems.append(str(error))
-        if squares:
-            inside = look_inside(predictor, np.stack(squares))
-            consensus[group] = inside.consensus
-            _save(group_figure(inside), out / f'{group}.png')
+    found = find_groups(inputs, leave_out=out)
+    with writing_to(out):
+        for group, files in tqdm(found.items(), unit='group', leave=None):
+            squares = []
+            for file in files:
+                try:
+                    photo = Image.fromarray(read_photo(file))
+                except DataError as error:
+                    problems.append(str(error))
+                    continue
+                squares.append(to_square(photo, predictor.image_size))
+            if squares:
+                inside = look_inside(predictor, np.stack(squares))
+                consensus[group] = inside.consensus
+                _save(group_figure(inside), out / f'{group}.png')
+        if len(consensus) > 1:
+            _save(similarity_figure(consensus), out / f'{_unlike("similarity", consensus)}.png')
     if not consensus:
         raise DataError('none of the files could be read:\n  ' + '\n  '.join(problems[:10]))
-    if len(consensus) > 1:
-        _save(similarity_figure(consensus), out / 'similarity.png')
     return problems
+
+
+def _unlike(name: str, groups: Collection[str]) -> str:
+    """The name, longer if a group has it: a group may be called `similarity`."""
+    taken = {group.lower() for group in groups}  # as some file systems compare
+    while name in taken:
+        name += '_of_groups'
+    return name
 
 
 def _save(figure: Figure, path: Path) -> None:
