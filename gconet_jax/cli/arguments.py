@@ -11,6 +11,7 @@ from gconet_jax.errors import InputError
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
+    """Flags that name a network, which may be the one in the package."""
     parser.add_argument(
         '--model', help='run, folder, .pth file or hub id; else the model in the package'
     )
@@ -18,6 +19,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 
 
 def add_checkpoint(parser: argparse.ArgumentParser) -> None:
+    """Flags that say which weights of a run."""
     parser.add_argument('--step', default='latest', help='checkpoint of a run (%(default)s)')
     parser.add_argument('--ema', action='store_true', help="a run's moving averages")
 
@@ -31,6 +33,7 @@ def load_model(arguments: argparse.Namespace) -> tuple[Any, int]:
 
 
 def split(value: str | None) -> tuple[str, ...]:
+    """A flag's parts between commas; none if it is empty or not given."""
     return tuple(value.split(',')) if value else ()
 
 

@@ -44,8 +44,9 @@ class Predictor:
     """A trained network, ready for photos.
 
     Images are resized to the network's square, as in training; a map comes back at the size of its
-    image. Memory is bounded by a few images whatever the size of the group, but for what grows with
-    it: 0.5 MB of features an image at 256 x 256, and maps. Programs are compiled for one image, and
+    image. Memory is bounded whatever the size of the group, by a few images and KEPT_BYTES of
+    features, 1 GiB, on the device; but for what grows with it, on the host: 0.5 MB of features an
+    image at 256 x 256, and maps. Programs are compiled for one image, and
     on GPUs for 2, 4 and 8, so that no group size compiles again. A group of one image has only
     itself to agree with: its map is of what stands out in it.
 
