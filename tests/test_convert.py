@@ -12,6 +12,7 @@ from gconet_jax import cli
 from gconet_jax.config import ModelConfig
 from gconet_jax.inference.predictor import Predictor
 from gconet_jax.models.gconet_plus import abstract_model, normalize
+from gconet_jax.weights import pretrained
 from gconet_jax.weights.folder import save_folder
 from gconet_jax.weights.pretrained import BOX, load_pretrained
 from gconet_jax.weights.torch_file import read_state_dict, write_state_dict
@@ -128,6 +129,31 @@ def test_what_cannot_be_is_told(source, tmp_path, capsys):
     assert 'exists already' in capsys.readouterr().err
     assert convert(source, tmp_path / 'm.pth', '--push=a/b') == 1
     assert '--push: a safetensors folder' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ('out', 'flags', 'message'),
+    [
+        ('m.pth', ['--half'], '--half: for a safetensors folder'),
+        ('m', ['--half', '--orbax'], '--half: for a safetensors folder'),
+        ('m.pth', ['--orbax'], '--orbax: the folder of a run has no suffix'),
+        ('v.safetensors', ['--half', '--ema'], '--half, --ema: for GCoNet+, not for a VGG-16'),
+        ('v.safetensors', ['--step=3'], '--step: for GCoNet+, not for a VGG-16'),
+        ('v.safetensors', ['--push=a/b'], '--push: for GCoNet+, not for a VGG-16'),
+    ],
+)
+def test_no_flag_is_ignored(source, tmp_path, capsys, out, flags, message):
+    calibrate = [f'--calibrate={tmp_path}'] if out.startswith('v') else []
+    assert convert(source, tmp_path / out, *flags, *calibrate) == 1
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / out).exists()
+
+
+def test_the_card_names_the_model_in_the_package(source, tmp_path, monkeypatch):
+    monkeypatch.setattr(pretrained, 'BOX', source)
+    assert cli.export(['export', str(tmp_path / 'there')]) == 0
+    card = (tmp_path / 'there' / 'README.md').read_text()
+    assert 'from `the model in the package gconet-jax`' in card
 
 
 def test_a_folder_is_put_on_the_hub(source, tmp_path, monkeypatch):

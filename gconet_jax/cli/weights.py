@@ -29,7 +29,8 @@ def export(argv: Sequence[str]) -> int:
         elif out.suffix == '.stablehlo':
             export_stablehlo(model, out, image_size=size)
         else:
-            card = model_card(model, image_size=size, source=str(arguments.model))
+            source = arguments.model or 'the model in the package gconet-jax'
+            card = model_card(model, image_size=size, source=source)
             save_folder(model, out, image_size=size, card=card)
         print(f'{out} takes groups of images of {size} x {size} pixels')
         return 0
@@ -59,16 +60,11 @@ def convert(argv: Sequence[str]) -> int:
     out: Path = arguments.out
 
     def run() -> int:
+        _refuse_ignored(arguments)
         if arguments.calibrate:
-            if out.suffix != '.safetensors':
-                raise InputError(f'{out}: a calibrated VGG-16 is a .safetensors file')
             used = calibrate_file(arguments.model, arguments.calibrate, out)
             print(f'{out} has the statistics of {used} photos')
             return 0
-        if out.suffix not in ('.pth', ''):
-            raise InputError(f"{out}: the suffix must be '.pth', or none: a folder")
-        if arguments.push and (arguments.orbax or out.suffix):
-            raise InputError('--push: a safetensors folder goes on the hub, nothing else')
         model, size = load_model(arguments)
         if out.suffix:
             formats.save_torch(model, out)
@@ -83,3 +79,30 @@ def convert(argv: Sequence[str]) -> int:
         return 0
 
     return told(run)
+
+
+def _refuse_ignored(arguments: argparse.Namespace) -> None:
+    """Raises InputError for a suffix that `convert` does not write, or a flag that it would ignore."""
+    out: Path = arguments.out
+    flags = {
+        '--half': arguments.half,
+        '--orbax': arguments.orbax,
+        '--push': arguments.push is not None,
+        '--step': arguments.step != 'latest',
+        '--ema': arguments.ema,
+    }
+    given = [flag for flag, value in flags.items() if value]
+    if arguments.calibrate:
+        if out.suffix != '.safetensors':
+            raise InputError(f'{out}: a calibrated VGG-16 is a .safetensors file')
+        if given:
+            raise InputError(f'{", ".join(given)}: for GCoNet+, not for a VGG-16 (--calibrate)')
+        return
+    if out.suffix not in ('.pth', ''):
+        raise InputError(f"{out}: the suffix must be '.pth', or none: a folder")
+    if arguments.push and (arguments.orbax or out.suffix):
+        raise InputError('--push: a safetensors folder goes on the hub, nothing else')
+    if arguments.orbax and out.suffix:
+        raise InputError(f'--orbax: the folder of a run has no suffix, and {out} has one')
+    if arguments.half and (arguments.orbax or out.suffix):
+        raise InputError('--half: for a safetensors folder, not for a .pth file or with --orbax')
