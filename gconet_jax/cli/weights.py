@@ -82,7 +82,7 @@ def convert(argv: Sequence[str]) -> int:
 
 
 def _refuse_ignored(arguments: argparse.Namespace) -> None:
-    """Raises InputError for a suffix that `convert` does not write, or a flag that it would ignore."""
+    """Raises InputError: a suffix that `convert` does not write, or a flag that it would ignore."""
     out: Path = arguments.out
     flags = {
         '--half': arguments.half,
