@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks import measure
+from gconet_jax.weights.torch_gconet import NEVER_USED
 from gconet_jax.weights.torch_names import VGG16_BN_INDICES
 from tests import golden_cases
 
@@ -35,9 +36,6 @@ HIDDEN, CLASSES = 64, 291  # channels inside of the decoder's blocks; of the cla
 K, K_FALLBACK = 300.0, 50.0
 TOLERANCE = 1e-4
 THREADS, IMAGES, SIZE = 2, 10, 256
-
-# In the released state_dict, and needed by no output.
-NEVER_USED = ('conv_out1.', 'co_x5.conv_output.', 'co_x5.conv_transform.', 'co_x5.fc_transform.')
 
 
 class Output(NamedTuple):

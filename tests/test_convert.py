@@ -10,6 +10,7 @@ from test_predictor import SIZE, groups, make_model
 
 from gconet_jax import cli
 from gconet_jax.config import ModelConfig
+from gconet_jax.errors import InputError
 from gconet_jax.inference.predictor import Predictor
 from gconet_jax.models.gconet_plus import abstract_model, normalize
 from gconet_jax.weights import pretrained
@@ -109,6 +110,33 @@ def test_the_released_network_in_torch_loads_it_strictly_and_gives_the_same(tmp_
         theirs = peer(torch_peer.as_nchw(np.asarray(normalize(jnp.asarray(images)))))
     np.testing.assert_allclose(theirs.prob[:, 0], ours.prob, atol=1e-4)
     np.testing.assert_allclose(theirs.thresh[:, 0], ours.thresh, atol=1e-4)
+
+
+def test_folders_that_do_not_fit_are_named(source):
+    config = json.loads((source / 'config.json').read_text())
+    classes = config['model'] | {'num_classes': 5}
+    for key, value, message in (
+        ('image_size', -3, r'source/config\.json is broken: .*-3'),
+        ('model', classes, r'entries of .*source/model\.safetensors do not fit'),
+    ):
+        (source / 'config.json').write_text(json.dumps(config | {key: value}))
+        with pytest.raises(WeightsError, match=message):
+            load_pretrained(source)
+
+
+@pytest.mark.parametrize(
+    'name', ['weights/gconet.pth', '../x.pth', './x', '../x', 'a/b.safetensors']
+)
+def test_mistyped_files_are_not_asked_of_the_hub(name, monkeypatch):
+    monkeypatch.setattr(pretrained, 'fetch', lambda name: pytest.fail(f'{name} is no id'))
+    with pytest.raises(InputError, match=r'there is no file|neither the folder'):
+        load_pretrained(name)
+
+
+def test_a_pth_that_does_not_fit_is_named(tmp_path):
+    write_state_dict(tmp_path / 'a.pth', {'classifier.weight': np.zeros((2, 3), np.float32)})
+    with pytest.raises(WeightsError, match=r'entries of .*a\.pth do not fit'):
+        load_pretrained(tmp_path / 'a.pth')
 
 
 def test_half_is_near(source, tmp_path, capsys):

@@ -35,7 +35,7 @@ def test_every_mismatch_is_listed_and_the_model_is_left_alone():
     with pytest.raises(torch_gconet.WeightsError) as error:
         torch_gconet.load_state_dict(model, weights)
     message = str(error.value)
-    assert message.startswith('3 entries')
+    assert message.startswith('3 entries of the weights do not fit')
     assert 'missing: enlayer3.bn_in.running_var (64,)' in message
     assert 'shape of classifier.weight: (512, 10) where (512, 291) is needed' in message
     assert 'unexpected: extra.weight' in message
@@ -139,6 +139,9 @@ def test_a_backbone_of_the_hub(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(hub, 'snapshot_download', lambda name, **_: asked.append(name) or tmp_path)
     load_backbone(target, 'timm/vgg16.tv_in1k')
+    for mistyped in ('weights/vgg16.pth', '../vgg16', './vgg16'):
+        with pytest.raises(torch_gconet.WeightsError, match='there is no file'):
+            load_backbone(target, mistyped)
     assert asked == ['timm/vgg16.tv_in1k']
     kernel = target.stages[4][2].conv.kernel[...]
     np.testing.assert_array_equal(kernel, source.stages[4][2].conv.kernel[...])
@@ -158,6 +161,15 @@ def test_all_that_does_not_fit_is_listed(tmp_path):
     ]
     with pytest.raises(torch_gconet.WeightsError, match='gconet-jax convert VGG16'):
         load_backbone(small(True, 0), tmp_path / 'a.pth')
+
+
+def test_each_misfit_is_listed_once(tmp_path):
+    np.savez(tmp_path / 'a.npz', **{'conv00/kernel': np.zeros((3, 3, 3, 4))})
+    with pytest.raises(torch_gconet.WeightsError) as error:
+        load_backbone(small(True, 0), tmp_path / 'a.npz')
+    lines = str(error.value).splitlines()
+    assert len(lines) == len(set(lines))
+    assert '  missing: calib/conv00/preact_mean' in lines
 
 
 def test_calibration_measures_what_batch_norm_would_and_changes_nothing(tmp_path):
@@ -185,11 +197,18 @@ def test_calibration_from_files(tmp_path, monkeypatch, capsys):
     for i in range(3):
         noise = np.random.default_rng(i).integers(0, 256, (20, 30, 3), np.uint8)
         Image.fromarray(noise).save(tmp_path / 'photos' / f'{i}.png')
-    (tmp_path / 'photos' / 'broken.jpg').write_text('no photo')
+    (tmp_path / 'broken').mkdir()
+    for folder in ('photos', 'broken'):
+        (tmp_path / folder / 'broken.jpg').write_text('no photo')
     out = tmp_path / 'bn.safetensors'
     flags = [str(tmp_path / 'vgg.pth'), str(out), f'--calibrate={tmp_path / "photos"}']
     assert cli.convert(['convert', *flags]) == 0
     assert 'the statistics of 3 photos' in capsys.readouterr().out
+    flags[-1] = f'--calibrate={tmp_path / "broken"}'
+    assert cli.convert(['convert', *flags]) == 1
+    told = capsys.readouterr().err
+    assert f'{tmp_path / "broken"} has no photo that can be read' in told
+    assert 'broken.jpg: it is no picture' in told
     target = small(True, 3)
     load_backbone(target, out)
     kernel = target.stages[0][0].conv.kernel[...]

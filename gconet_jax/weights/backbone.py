@@ -2,16 +2,18 @@
 
 import hashlib
 import itertools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
+from flax import nnx
 
 from gconet_jax.models.layers import BATCH_NORM_EPSILON, BatchNorm
 from gconet_jax.models.resnet import ResNet50
 from gconet_jax.models.vgg import VGG16
-from gconet_jax.weights.hub import HUB_ID, fetch
+from gconet_jax.weights.hub import fetch, is_hub_id
 from gconet_jax.weights.torch_file import read_state_dict
 from gconet_jax.weights.torch_gconet import WeightsError
 from gconet_jax.weights.torch_names import backbone_layers, from_torch, layer_variables
@@ -24,8 +26,8 @@ OFFICIAL = {
     'resnet50-11ad3fa6.pth': '11ad3fa6',
 }
 
-SUFFIXES = ('.safetensors', '.npz', '.pth', '.pt')
 Arrays = dict[str, np.ndarray]
+Entry = tuple[str, nnx.Variable, np.ndarray | None]
 
 
 def load_backbone(backbone: VGG16 | ResNet50, path: str | Path) -> None:
@@ -43,11 +45,11 @@ def load_backbone(backbone: VGG16 | ResNet50, path: str | Path) -> None:
       sqrt(v + eps), bias m.
 
     Raises:
-      WeightsError: the file cannot be read, is not what its name says, or entries are missing,
-        unexpected or misshapen; all are listed.
+      InputError: the file cannot be read or fetched, is not what its name says, or entries are
+        missing, unexpected or misshapen; all are listed, and the backbone is left as it was.
     """
     path = Path(path)
-    if not path.exists() and path.suffix not in SUFFIXES and HUB_ID.fullmatch(str(path)):
+    if not path.exists() and is_hub_id(str(path)):
         path = fetch(str(path)) / 'model.safetensors'
     arrays = _read(path)
     if isinstance(backbone, VGG16) and 'conv00/kernel' in arrays:
@@ -59,21 +61,9 @@ def load_backbone(backbone: VGG16 | ResNet50, path: str | Path) -> None:
             f'{path} is of another network: it has no {entries[0][0]}, nor any other entry of the '
             'backbone; set model.backbone to what it holds'
         )
-    problems, values, known = [], [], set()
-    for name, variable, value in entries:
-        known.add(name)
-        if value is None:
-            problems.append(f'missing: {name}')
-        elif value.shape != variable.shape:
-            problems.append(f'shape of {name}: {value.shape}, not {tuple(variable.shape)}')
-        else:
-            values.append((variable, value))
-    parts = {name.split('.')[0] for name in known}  # what is no part of the backbone is passed over
-    for name in arrays.keys() - known:
-        if name.split('.')[0] in parts and not name.endswith('.num_batches_tracked'):
-            problems.append(f'unexpected: {name}')
+    problems = _problems(entries, arrays)
     if problems:
-        text = f'{path} does not fit the backbone:\n  ' + '\n  '.join(sorted(problems))
+        text = f'{path} does not fit the backbone:\n  ' + '\n  '.join(problems)
         needs_norm = any('running_mean' in text or 'preact_mean' in text for text in problems)
         if isinstance(backbone, VGG16) and needs_norm:
             text += (
@@ -81,8 +71,25 @@ def load_backbone(backbone: VGG16 | ResNet50, path: str | Path) -> None:
                 'gconet-jax convert VGG16 OUT.safetensors --calibrate=PHOTOS'
             )
         raise WeightsError(text)
-    for variable, value in values:
+    for _, variable, value in entries:
         variable.set_value(jnp.asarray(value, jnp.float32))
+
+
+def _problems(entries: Sequence[Entry], arrays: Arrays) -> list[str]:
+    """A line for each entry that is missing, misshapen or unexpected, sorted."""
+    known = {name for name, _, _ in entries}
+    parts = {name.split('.')[0] for name in known}  # what is no part of the backbone is passed over
+    problems = {
+        f'unexpected: {name}'
+        for name in arrays.keys() - known
+        if name.split('.')[0] in parts and not name.endswith('.num_batches_tracked')
+    }
+    for name, variable, value in entries:
+        if value is None:
+            problems.add(f'missing: {name}')
+        elif value.shape != variable.shape:
+            problems.add(f'shape of {name}: {value.shape}, not {tuple(variable.shape)}')
+    return sorted(problems)
 
 
 def _read(path: Path) -> Arrays:
@@ -106,7 +113,7 @@ def _read(path: Path) -> Arrays:
         raise WeightsError(f'{path} is neither .npz, .safetensors nor .pth: {error}') from error
 
 
-def _torchvision_entries(backbone: VGG16 | ResNet50, arrays: Arrays):
+def _torchvision_entries(backbone: VGG16 | ResNet50, arrays: Arrays) -> Iterator[Entry]:
     """(name, variable, value or None) for each entry of torchvision's layout."""
     for layer_name, _, layer in backbone_layers(backbone):
         for name, variable in layer_variables(layer_name, layer).items():
@@ -114,7 +121,7 @@ def _torchvision_entries(backbone: VGG16 | ResNet50, arrays: Arrays):
             yield name, variable, None if value is None else from_torch(value)
 
 
-def _flat_entries(backbone: VGG16, arrays: Arrays):
+def _flat_entries(backbone: VGG16, arrays: Arrays) -> Iterator[Entry]:
     """(name, variable, value or None) for each entry of the plain layout."""
     layers = itertools.chain.from_iterable(backbone.stages)
     for number, layer in enumerate(layers):
@@ -125,7 +132,7 @@ def _flat_entries(backbone: VGG16, arrays: Arrays):
             yield from _calibrated(layer.norm, f'calib/{name}', arrays)
 
 
-def _calibrated(norm: BatchNorm, prefix: str, arrays: Arrays):
+def _calibrated(norm: BatchNorm, prefix: str, arrays: Arrays) -> Iterator[Entry]:
     mean, var = arrays.get(f'{prefix}/preact_mean'), arrays.get(f'{prefix}/preact_var')
     scale = None if var is None else np.sqrt(var + BATCH_NORM_EPSILON)
     yield f'{prefix}/preact_mean', norm.mean, mean

@@ -80,7 +80,7 @@ def calibrate_file(
         limit: see above. Photos that cannot be read are passed over.
 
     Raises:
-        InputError: the weights do not fit, or there are no photos.
+        InputError: the weights do not fit, or there is no photo that can be read.
     """
     plain = VGG16(batch_norm=False, width=1.0, rngs=nnx.Rngs(0))
     load_backbone(plain, weights)
@@ -90,11 +90,12 @@ def calibrate_file(
 
     def batches() -> Iterator[np.ndarray]:
         nonlocal used
-        batch = []
+        batch, reason = [], None
         for file in tqdm(chosen, unit='photo', leave=None):
             try:
                 batch.append(to_square(Image.fromarray(read_photo(file)), image_size))
-            except DataError:
+            except DataError as error:
+                reason = error
                 continue
             used += 1
             if len(batch) == BATCH:
@@ -102,6 +103,8 @@ def calibrate_file(
                 batch = []
         if batch:
             yield np.stack(batch)
+        if not used:
+            raise InputError(f'{photos} has no photo that can be read; of the last: {reason}')
 
     arrays = calibrate(plain, batches())
     with whole_file(out) as partial:

@@ -9,7 +9,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from gconet_jax.config import ConfigError, ModelConfig
+from gconet_jax.config import ConfigError, DataConfig, ModelConfig
 from gconet_jax.models.gconet_plus import GCoNetPlus, abstract_model
 from gconet_jax.weights.torch_gconet import WeightsError, load_state_dict, save_state_dict
 
@@ -87,7 +87,7 @@ def load_folder(folder: str | Path) -> tuple[GCoNetPlus, int]:
     try:
         content = json.loads((folder / 'config.json').read_text())
         config = ModelConfig(**content['model'])
-        image_size = int(content['image_size'])
+        image_size = DataConfig(image_size=int(content['image_size'])).image_size
     except (ConfigError, KeyError, OSError, TypeError, ValueError) as error:
         raise WeightsError(f'{folder}/config.json is broken: {error}') from error
     try:
@@ -95,5 +95,5 @@ def load_folder(folder: str | Path) -> tuple[GCoNetPlus, int]:
     except (OSError, safetensors.SafetensorError) as error:
         raise WeightsError(f'{folder}/model.safetensors is broken: {error}') from error
     model = abstract_model(config)
-    load_state_dict(model, weights)
+    load_state_dict(model, weights, source=f'{folder}/model.safetensors')
     return model, image_size

@@ -5,7 +5,13 @@ from pathlib import Path
 
 from gconet_jax.errors import InputError
 
-HUB_ID = re.compile(r'[\w.-]+/[\w.-]+')
+HUB_ID = re.compile(r'\w[\w.-]*/[\w.-]+')
+FILES = ('.safetensors', '.npz', '.pth', '.pt')
+
+
+def is_hub_id(text: str) -> bool:
+    """Whether the name of nothing that is here may be that of a model, not of a mistyped file."""
+    return HUB_ID.fullmatch(text) is not None and not text.endswith(FILES)
 
 
 def fetch(name: str) -> Path:

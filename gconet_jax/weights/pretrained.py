@@ -9,7 +9,7 @@ from gconet_jax.config import Config, released
 from gconet_jax.errors import InputError
 from gconet_jax.models.gconet_plus import GCoNetPlus, abstract_model
 from gconet_jax.weights.folder import load_folder
-from gconet_jax.weights.hub import HUB_ID, fetch
+from gconet_jax.weights.hub import FILES, fetch, is_hub_id
 from gconet_jax.weights.torch_file import read_state_dict
 from gconet_jax.weights.torch_gconet import WeightsError, load_state_dict
 
@@ -45,7 +45,9 @@ def load_pretrained(
         return model, config.data.image_size
     if path.is_dir():
         return load_folder(path)
-    if path.exists() or not HUB_ID.fullmatch(str(source)):
+    if path.suffix in FILES and not path.exists():
+        raise InputError(f'there is no file {path}')
+    if path.exists() or not is_hub_id(str(source)):
         raise InputError(
             f'{source} is neither the folder of a run, nor a folder with model.safetensors, nor a '
             '.pth file, nor the id of a model on the Hugging Face hub'
@@ -67,5 +69,5 @@ def _released(path: Path) -> tuple[GCoNetPlus, int]:
     if not has_mask:
         model_config = dataclasses.replace(model_config, racm_mask='output')
     model = abstract_model(model_config)
-    load_state_dict(model, weights)
+    load_state_dict(model, weights, source=str(path))
     return model, config.data.image_size

@@ -10,15 +10,15 @@ from gconet_jax.errors import InputError
 from gconet_jax.models.gconet_plus import GCoNetPlus
 from gconet_jax.weights.torch_names import backbone_layers, from_torch, layer_variables, to_torch
 
-# In every released file, used by nothing: 788,001 parameters with `conv_out1` (which is our
-# `predict`, and unused only with the CEM on).
+# In every released file, needed by no output: 788,001 parameters. `conv_out1` is our `predict`,
+# which is used with the CEM off.
 NEVER_USED = (
     'co_x5.conv_output.',
     'co_x5.conv_transform.',
     'co_x5.fc_transform.',
     'conv_out1.',
-    'conv_out_mask.',
 )
+MASK = 'conv_out_mask.'  # in every released file, needed by training alone: our `mask`
 
 
 class WeightsError(InputError):
@@ -74,7 +74,7 @@ def copy_weights(source: GCoNetPlus, target: GCoNetPlus) -> None:
             f'a network with model.backbone={theirs!r} does not start one with {ours!r}'
         )
     weights, own = save_state_dict(source), save_state_dict(target)
-    heads = ('classifier.', 'pred_layer.', 'conv_out_mask.')
+    heads = ('classifier.', 'pred_layer.', MASK)
     for name in [name for name in weights | own if name.startswith(heads)]:
         loaded = weights.pop(name, None)
         if name in own:
@@ -84,8 +84,15 @@ def copy_weights(source: GCoNetPlus, target: GCoNetPlus) -> None:
     load_state_dict(target, weights)
 
 
-def load_state_dict(model: GCoNetPlus, state_dict: Mapping[str, np.ndarray]) -> None:
+def load_state_dict(
+    model: GCoNetPlus, state_dict: Mapping[str, np.ndarray], *, source: str = 'the weights'
+) -> None:
     """Sets all of `model` from the released code's `state_dict`, in place.
+
+    Args:
+      model: of the same config.
+      state_dict: of numpy arrays.
+      source: what an error calls them, such as the path of the file.
 
     Raises:
       WeightsError: entries are missing, unexpected or of another shape; all are listed, and the
@@ -102,11 +109,11 @@ def load_state_dict(model: GCoNetPlus, state_dict: Mapping[str, np.ndarray]) -> 
             problems.append(f'shape of {name}: {value.shape} where {variable.shape} is needed')
         loaded[name] = value
     for name in state_dict.keys() - targets.keys():
-        if not name.startswith(NEVER_USED) and not name.endswith('.num_batches_tracked'):
+        if not name.startswith((*NEVER_USED, MASK)) and not name.endswith('.num_batches_tracked'):
             problems.append(f'unexpected: {name}')
     if problems:
         raise WeightsError(
-            f'{len(problems)} entries of the weights do not fit the model:\n  '
+            f'{len(problems)} entries of {source} do not fit the model:\n  '
             + '\n  '.join(sorted(problems))
         )
     for name, value in loaded.items():
