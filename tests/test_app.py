@@ -215,6 +215,25 @@ def test_two_visitors_get_their_own(tmp_path):
     assert not pictures(yours[0], 0.5)['masks'].any()
 
 
+@pytest.mark.parametrize('before', [None, '/mine'])
+def test_the_environment_is_left_as_it_was(monkeypatch, before):
+    monkeypatch.delenv('GRADIO_TEMP_DIR', raising=False)
+    if before:
+        monkeypatch.setenv('GRADIO_TEMP_DIR', before)
+    folders = []
+
+    class Page:
+        def launch(self, **_):
+            folders.append(os.environ['GRADIO_TEMP_DIR'])
+            raise OSError('in use')
+
+    monkeypatch.setattr(page, 'build', lambda *_: Page())
+    with pytest.raises(OSError, match='in use'):
+        page.serve(golden)
+    assert os.environ.get('GRADIO_TEMP_DIR') == before
+    assert folders[0] != before
+
+
 @pytest.fixture
 def server(tmp_path):
     """Address of a page that is served in another process, whose files are in tmp_path / 'tmp'."""

@@ -42,15 +42,21 @@ EXPLANATION = """# What do these photos share?
 Drop photos that have one kind of thing in common. The network compares them and finds that thing
 in each, without being told what it is; what only some of the photos show is left out. A single
 photo has nothing to be compared with: of that, you see what stands out."""
-KEEPING = f"""Photos are worked on at no more than {SIDE} pixels a side. Uploads are deleted as soon
-as they are read. What is made of them is deleted from this server after about {KEPT // 60}
-minutes, or when the server stops; *Start over* removes photos and maps from its memory at once."""
+KEEPING = f"""Photos are worked on at no more than {SIDE} pixels a side. Uploads are files on this
+server until they are read, and deleted then. What is made of them is deleted after about
+{KEPT // 60} minutes, and so is an upload that arrived but was not read, as happens when the server
+is busy. What is left of an upload that broke off, and all else, goes when the server stops. *Start
+over* removes photos and maps from its memory at once."""
 
 
 def serve(
     predictor: Predict, *, host: str = '127.0.0.1', port: int = 7860, limits: Limits | None = None
 ) -> None:
     """Serves the page until it is interrupted or terminated; one group is predicted at a time.
+
+    Gradio stores uploads before anything here sees them, and has one limit of the limits then: no
+    file is larger than `limits.megabytes`. The number of files and their total are checked when
+    they are read. `app` says how long what is kept.
 
     Args:
         predictor: RGB uint8 (H, W, 3) each -> float32 (H, W) in [0, 1] each.
@@ -64,6 +70,7 @@ def serve(
     limits = limits or Limits()
     # So that SIGTERM, too, ends in the removal of the folder.
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    folder_before = os.environ.get('GRADIO_TEMP_DIR')
     try:
         with tempfile.TemporaryDirectory(prefix='gconet-jax-') as folder:
             os.environ['GRADIO_TEMP_DIR'] = folder
@@ -82,6 +89,10 @@ def serve(
             )
     finally:
         signal.signal(signal.SIGTERM, before)
+        if folder_before is None:
+            os.environ.pop('GRADIO_TEMP_DIR', None)
+        else:
+            os.environ['GRADIO_TEMP_DIR'] = folder_before
 
 
 def build(predictor: Predict, limits: Limits) -> gr.Blocks:
