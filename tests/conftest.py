@@ -2,7 +2,6 @@
 
 import os
 import tempfile
-from pathlib import Path
 
 os.environ['JAX_PLATFORMS'] = 'cpu'
 # Most of the time of the tests is compilation. LLVM's optimisations and the newer emitters are most
@@ -11,6 +10,8 @@ os.environ['XLA_FLAGS'] = (
     '--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0 '
     '--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1'
 )
+# The processes of the tests, and the next run, share what they compile.
+os.environ['JAX_COMPILATION_CACHE_DIR'] = f'{tempfile.gettempdir()}/gconet-jax-tests-{os.getuid()}'
 
 import jax
 import pytest
@@ -19,9 +20,6 @@ from absl import flags
 jax.config.update('jax_numpy_dtype_promotion', 'strict')
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 jax.config.update('jax_default_matmul_precision', 'highest')
-# The processes of the tests, and the next run, share what they compile.
-cache = Path(tempfile.gettempdir()) / f'gconet-jax-tests-{os.getuid()}'
-jax.config.update('jax_compilation_cache_dir', str(cache))
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
 
 

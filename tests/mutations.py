@@ -3,7 +3,7 @@
     .venv/bin/python tests/mutations.py [--jobs 2] [--only TEXT]
 
 A change is caught if a test fails. One that leaves the tests passing has survived: a test is
-missing, or the change is none. Prints a table; exits with 1 if fewer than 36 of 40 are caught.
+missing, or the change is none. Prints a table; exits with 1 if fewer than nine in ten are caught.
 """
 
 import argparse

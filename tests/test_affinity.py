@@ -9,8 +9,11 @@ import pytest
 from flax import nnx
 
 from gconet_jax.affinity import best_matches, choose, group_affinity
+from gconet_jax.config import ModelConfig
+from gconet_jax.models import consensus
 from gconet_jax.models.consensus import GroupAffinity
-from gconet_jax.target import tracing_for
+from gconet_jax.models.gconet_plus import GCoNetPlus
+from gconet_jax.target import ANY, tracing_for
 
 FORMS = ('einsum', 'blockwise', 'pallas')
 
@@ -99,6 +102,7 @@ def test_more_images_of_keys_than_of_queries():
 
 def test_choice():
     assert choose((2, 4, 256, 512), (2, 4, 256, 512), 'cpu') == 'blockwise'
+    assert choose((2, 4, 256, 512), (2, 4, 256, 512), ANY) == 'blockwise'
     assert choose((2, 26, 256, 512), (2, 26, 256, 512), 'gpu') == 'einsum'
     assert choose((1, 300, 256, 512), (1, 300, 256, 512), 'gpu') == 'blockwise'
 
@@ -117,6 +121,17 @@ def test_the_matrix_is_nowhere():
     matrix = 4 * (n * s) ** 2
     assert temporary('einsum') > matrix
     assert temporary('blockwise') < matrix / 8
+
+
+def test_the_form_of_the_config_is_used(monkeypatch):
+    forms, real = [], consensus.group_affinity
+    monkeypatch.setattr(
+        consensus, 'group_affinity', lambda q, k, v, form: forms.append(form) or real(q, k, v, form)
+    )
+    for form in ('einsum', 'blockwise'):
+        model = GCoNetPlus(ModelConfig(width=0.0625, affinity=form), rngs=nnx.Rngs(0))
+        model.gam(jnp.ones((1, 2, 2, 2, 32)), jnp.ones((1, 2), bool))
+    assert forms == ['einsum', 'blockwise']
 
 
 def test_a_network_trained_with_the_kernel_runs_without_a_gpu():

@@ -20,6 +20,8 @@ CONFIGS = Path(__file__).parent.parent / 'configs'
 
 # Config file and variant, as on the command line -> terms of its loss.
 TERMS = {
+    'packaged.py:jigsaws': 'bce iou gcm acm',
+    'packaged.py:eights': 'bce iou gcm acm',
     'ablations.py:t1_1': 'iou gcm acm',
     'ablations.py:t1_2': 'iou gcm acm',
     'ablations.py:t1_3': 'iou gcm acm',

@@ -122,7 +122,8 @@ def test_losses(trained):
         'contrast': 'gcm',
     }
     for name, value in expected.items():
-        np.testing.assert_allclose(metrics[ours[name]], value, rtol=5e-4, err_msg=name)
+        bound = 2e-4 if name == 'triplet' else 1e-5
+        np.testing.assert_allclose(metrics[ours[name]], value, rtol=bound, err_msg=name)
 
 
 def test_k_switch(trained):

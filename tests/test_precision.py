@@ -89,7 +89,7 @@ def test_bfloat16_leaves_what_is_sensitive_in_float32(outputs):
     types = {}
     for equation in _equations(jaxpr.jaxpr):
         types.setdefault(equation.primitive.name, []).append(equation.outvars[0].aval.dtype)
-    # All convolutions but the 1x1 that give logits: P and T, three sides, the GCM's, twice 1.
+    # All convolutions but the 1x1 that give logits: P and T, three sides, the GCM's.
     half = [dtype == jnp.bfloat16 for dtype in types['conv_general_dilated']]
     assert half.count(False) == 6
     assert half.count(True) > 40

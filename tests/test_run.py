@@ -25,7 +25,7 @@ from gconet_jax.config import ConfigError
 from gconet_jax.errors import CheckpointError
 from gconet_jax.training import config_file, observer, programs, restore
 from gconet_jax.training.metric_writer import MetricWriter
-from gconet_jax.training.safeguards import TrainingError
+from gconet_jax.training.safeguards import Interruption, TrainingError
 from gconet_jax.training.trainer import train
 
 config, lines = test_training.config, test_training.lines
@@ -122,6 +122,16 @@ def test_a_profile_goes_on_with_the_run(root, tmp_path):
     assert len(list((tmp_path / 'profile').rglob('*.xplane.pb'))) == 1
     train(config(root, steps=3, run={'profile': (2, 3)}), tmp_path)  # begins within it
     assert len(list((tmp_path / 'profile').rglob('*.xplane.pb'))) == 2
+
+
+def test_a_second_ctrl_c_acts_as_ever():
+    before = signal.getsignal(signal.SIGINT)
+    with Interruption() as interruption:
+        signal.raise_signal(signal.SIGINT)
+        assert interruption.asked_at(1, every=10)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_averages_that_a_run_does_not_keep(root, tmp_path):

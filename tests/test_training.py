@@ -28,7 +28,7 @@ from gconet_jax.errors import CheckpointError
 from gconet_jax.input_pipeline.files import DataError
 from gconet_jax.input_pipeline.sets import training_sets
 from gconet_jax.models.gconet_plus import GCoNetPlus
-from gconet_jax.training import config_file, restore, state
+from gconet_jax.training import config_file, restore, state, trainer
 from gconet_jax.training.metric_writer import MetricWriter
 from gconet_jax.training.safeguards import TrainingError
 from gconet_jax.training.step import make_train_step
@@ -273,6 +273,16 @@ def test_the_identity_goes_over_initial_weights(root, trained, tmp_path):
         assert not part['bias'].any()
     with pytest.raises(ConfigError, match=r'config\.train\.identity_gam: needs model\.gam'):
         Config(model=ModelConfig(gam=False, gcm=False), train=TrainConfig(identity_gam=True))
+
+
+def test_an_epoch_and_the_largest_batch(root):
+    base = config(root, steps=0, epochs=5)
+    cut = dataclasses.replace(base, data=dataclasses.replace(base.data, cut_epochs=True))
+    assert trainer._total_steps(base, [3, 2]) == 15
+    assert trainer._total_steps(cut, [3, 2]) == 10
+    data = dataclasses.replace(base.data, max_images=4, group_sizes=(2, 3, 4))
+    # Groups of 3, 2, 4 and of 3, 3: the 4 never meets another 4.
+    assert trainer._largest(dataclasses.replace(base, data=data), training_sets(base.data)) == 3
 
 
 def test_labels_of_joint_sets(root):

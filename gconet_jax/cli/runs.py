@@ -10,6 +10,7 @@ from absl import flags, logging
 from ml_collections import config_flags
 
 from gconet_jax.cli.arguments import split, told
+from gconet_jax.cli.compilation import keep_programs
 from gconet_jax.errors import InputError
 from gconet_jax.host_memory import keep_freed_memory
 
@@ -42,6 +43,7 @@ def train(argv: Sequence[str]) -> int:
 
     def run() -> None:
         keep_freed_memory()
+        keep_programs()
 
         from gconet_jax.config_dict import from_config_dict
         from gconet_jax.training import distributed
@@ -97,6 +99,8 @@ def evaluate(argv: Sequence[str]) -> int:
     )
 
     def run() -> None:
+        keep_programs()
+
         from gconet_jax.evaluation import command
 
         command.evaluate(

@@ -70,6 +70,8 @@ def _steps(
     first, steps = int(train_state.step), config.train.steps
     if first:
         say(f'Going on at step {first} of {steps}')
+    elif not (config.train.backbone_weights or config.train.initial_weights):
+        say('The backbone starts from random numbers: train.backbone_weights names no file')
     frozen_from = config.train.freeze_batch_norm_after or steps
     if first < steps:
         with observer.progress.aside():
