@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument('--passes', type=int, default=7)
     parser.add_argument('--out', help='a file for the JSON')
     arguments = parser.parse_args()
-    dtype = jnp.bfloat16 if arguments.bfloat16 else jnp.float32
+    dtype = 'bfloat16' if arguments.bfloat16 else 'float32'
     rate = measure.matrix_rate(dtype=dtype)
     copy = measure.copy_rate()
     print(f'matrix product: {rate / 1e9:.0f} GFLOP/s, copy: {copy / 1e9:.1f} GB/s')
@@ -67,13 +67,14 @@ def main() -> None:
     peaks = {}
     if arguments.large:
         for form in forms(arguments.large):
-            peaks[form] = peak = in_a_process(form, arguments.large)
+            peaks[form] = peak = in_a_process(form, arguments.large, dtype)
             print(
                 f'N = {arguments.large}, {form}, with gradients: {peak["seconds"]:.1f} s, '
                 f'peak {peak["peak_mb"]:.0f} MB, before {peak["before_mb"]:.0f} MB'
             )
     rates = {'gflops': rate / 1e9, 'copy_gb_per_s': copy / 1e9}
-    measure.finish(rates | {'rows': tables, 'large': peaks}, arguments.out)
+    setting = {'dtype': dtype, 'passes': arguments.passes}
+    measure.finish(setting | rates | {'rows': tables, 'large': peaks}, arguments.out)
 
 
 def operations(n: int) -> float:
@@ -81,7 +82,7 @@ def operations(n: int) -> float:
     return 2 * (n * POSITIONS) ** 2 * FEATURES
 
 
-def bytes_moved(n: int, dtype: Any) -> tuple[int, int]:
+def bytes_moved(n: int, dtype: str) -> tuple[int, int]:
     """Of queries, keys and maxima; of the matrix, written and read."""
     positions = n * POSITIONS
     inputs = 2 * positions * FEATURES * jnp.dtype(dtype).itemsize
@@ -94,7 +95,7 @@ def forms(n: int) -> list[str]:
     return ['einsum'] * (n <= EINSUM_LIMIT) + ['blockwise'] + ['pallas'] * gpu
 
 
-def timed(n: int, dtype: Any, passes: int, with_torch: bool) -> dict[str, list[dict[str, float]]]:
+def timed(n: int, dtype: str, passes: int, with_torch: bool) -> dict[str, list[dict[str, float]]]:
     """Of each form: the summaries of the forward pass and of the gradients."""
     query, key = features(n)
     x = jnp.asarray(query, dtype), jnp.asarray(key, dtype)
@@ -103,7 +104,7 @@ def timed(n: int, dtype: Any, passes: int, with_torch: bool) -> dict[str, list[d
         for way, function in zip(ways, functions(form), strict=True):
             way[form] = functools.partial(lambda f: jax.block_until_ready(f(*x)), function)
     if with_torch:
-        for way, run in zip(ways, torch_functions(query, key), strict=True):
+        for way, run in zip(ways, torch_functions(query, key, dtype), strict=True):
             way['torch'] = run
     both = [measure.summary(measure.interleaved(way, passes), forms(n)[0]) for way in ways]
     return {form: [table[form] for table in both] for form in both[0]}
@@ -129,13 +130,14 @@ def functions(form: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
 
 
 def torch_functions(
-    query: np.ndarray, key: np.ndarray
+    query: np.ndarray, key: np.ndarray, dtype: str
 ) -> tuple[Callable[[], Any], Callable[[], Any]]:
     """The same in PyTorch."""
     import torch
 
     torch.set_num_threads(2)
-    q, k = (torch.from_numpy(x[0]).requires_grad_() for x in (query, key))
+    kind = getattr(torch, dtype)
+    q, k = (torch.from_numpy(x[0]).to(kind).requires_grad_() for x in (query, key))
 
     def affinity() -> torch.Tensor:
         n = len(q)
@@ -149,17 +151,17 @@ def torch_functions(
     return forward, lambda: torch.autograd.grad(affinity().square().sum(), (q, k))
 
 
-def in_a_process(form: str, n: int) -> dict[str, float]:
+def in_a_process(form: str, n: int, dtype: str) -> dict[str, float]:
     """Seconds and memory of the gradients for n images."""
     with multiprocessing.get_context('spawn').Pool(1) as pool:
-        return pool.apply(_gradients_once, (form, n))
+        return pool.apply(_gradients_once, (form, n, dtype))
 
 
-def _gradients_once(form: str, n: int) -> dict[str, float]:
+def _gradients_once(form: str, n: int, dtype: str) -> dict[str, float]:
     # Made in place: the memory of a second copy would hide that of the computation.
     keys = jax.random.split(jax.random.key(0))
     shape = (1, n, POSITIONS, FEATURES)
-    query, key = (jax.block_until_ready(jax.random.normal(k, shape)) for k in keys)
+    query, key = (jax.block_until_ready(jax.random.normal(k, shape, dtype)) for k in keys)
     gradients = functions(form)[1]
     compiled = gradients.lower(query, key).compile()
     before = _peak_mb()
@@ -172,7 +174,7 @@ def _gradients_once(form: str, n: int) -> dict[str, float]:
 def _peak_mb() -> float:
     # Not getrusage's, in which a process starts with the peak of the one that spawned it.
     status = Path('/proc/self/status').read_text()
-    return int(status.split('VmHWM:')[1].split()[0]) / 1000
+    return int(status.split('VmHWM:')[1].split()[0]) * 1024 / 1e6
 
 
 if __name__ == '__main__':

@@ -1,12 +1,11 @@
 """Host time of a training step outside the device program.
 
-    python benchmarks/host_time.py
+    PYTHONPATH=. python benchmarks/host_time.py
 
 With the small config's own step and state. JAX dispatches asynchronously, so the host's part is the
 time of a call that returns before the program has run, with the batch already on the device.
 """
 
-import json
 import statistics
 import time
 
@@ -15,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from benchmarks import measure
 from configs.synthetic import get_config
 from gconet_jax.config_dict import from_config_dict
 from gconet_jax.models.gconet_plus import GCoNetPlus
@@ -53,7 +53,7 @@ def main() -> None:
     print(f'{arrays} arrays; median of {RUNS} runs [least, most]')
     for name in ('host_ms', 'step_ms'):
         print('{:8} {:8.2f} [{:.2f}, {:.2f}]'.format(name, *result[name]))
-    print(json.dumps(result))
+    measure.finish(result, None)
 
 
 def _summary(seconds: list[float]) -> tuple[float, float, float]:

@@ -1,6 +1,6 @@
 """Images a second through the input pipeline, beside the way of the released code.
 
-    python benchmarks/input_pipeline.py [--images=128] [--side=400] [--out=FILE.json]
+    PYTHONPATH=. python benchmarks/input_pipeline.py [--images=128] [--side=400] [--out=FILE.json]
 
 All on images made here, JPEG of about `side` x 3/4 `side` with PNG masks, read at 256 x 256:
 
@@ -9,12 +9,11 @@ All on images made here, JPEG of about `side` x 3/4 `side` with PNG masks, read 
     cache      ours from the cache, as whole training batches of two groups of 16, from one process
     iterator   the same through the training iterator, with Grain's read-ahead
 
-The rows share the clock and the machine; each is the median of several passes.
+Each is the median of several passes. The rows do not take turns: Grain would read ahead for the
+last beneath the others.
 """
 
 import argparse
-import json
-import os
 import random
 import statistics
 import tempfile
@@ -25,6 +24,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageEnhance
 
+from benchmarks import measure
 from gconet_jax.config import DataConfig
 from gconet_jax.input_pipeline.groups import Group, load_groups
 from gconet_jax.input_pipeline.loader import make_train_iterator
@@ -86,11 +86,11 @@ def rate(work: Callable[[], int]) -> list[float]:
 
 
 def main() -> None:
-    """Prints the table, and writes it as JSON if asked to."""
+    """Prints the table and one line of JSON."""
     parser = argparse.ArgumentParser(description='Times the input pipeline.')
     parser.add_argument('--images', type=int, default=128)
     parser.add_argument('--side', type=int, default=400, help='width of an image, pixels')
-    parser.add_argument('--out', type=Path)
+    parser.add_argument('--out', help='a file for the JSON')
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
@@ -120,9 +120,7 @@ def main() -> None:
     for name, values in results.items():
         cells = ''.join(f'{value:>11.0f}' for value in values)
         print(f'{name:10}{cells} {values[0] / results["released"][0]:>14.1f}')
-    if arguments.out:
-        machine = {'cores': os.cpu_count(), 'side': arguments.side}
-        arguments.out.write_text(json.dumps(machine | results) + '\n')
+    measure.finish({'side': arguments.side} | results, arguments.out)
 
 
 def read_released(groups: tuple[Group, ...]) -> int:

