@@ -1,6 +1,6 @@
 """How far two methods differ, and how sure that is: over seeds, and over groups of images."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
 from typing import NamedTuple
 
@@ -101,26 +101,34 @@ def paired_bootstrap(
     groups = list(first[0].groups().values())
     smeasures = np.stack([run.scores.smeasure for run in (*first, *second)])
     defined = np.where(np.isnan(smeasures).any(axis=0), 0.0, 1.0)
-    sums = [[_sum_groups(run, groups, defined) for run in runs] for runs in (first, second)]
-
-    def differences(counts: Array) -> dict[str, Array]:
-        before, after = (_scores(runs, counts) for runs in sums)
-        return {metric: after[metric] - before[metric] for metric in before}
-
-    n = len(groups)
-    thresholds = first[0].scores.emeasure.shape[1]
-    block = max(1, BLOCK // (8 * (2 * n + 2 * thresholds)))
-    rng = np.random.default_rng(seed)
-    drawn = [
-        differences(rng.multinomial(n, np.full(n, 1 / n), min(block, resamples - start)) * 1.0)
-        for start in range(0, resamples, block)
-    ]
+    before, after = (
+        [_sum_groups(run, groups, defined) for run in runs] for runs in (first, second)
+    )
+    whole = _differences(before, after, np.ones((1, len(groups))))
+    drawn = [_differences(before, after, counts) for counts in _draws(before[0], resamples, seed)]
     return {
         metric: Difference(
             float(value[0]), *_interval(np.concatenate([part[metric] for part in drawn]))
         )
-        for metric, value in differences(np.ones((1, n))).items()
+        for metric, value in whole.items()
     }
+
+
+def _draws(sums: _Sums, resamples: int, seed: int) -> Iterator[Array]:
+    """(R, G) times each group is drawn, of all resamples: in blocks, so that memory is bounded."""
+    n, thresholds = sums.emeasure.shape
+    block = max(1, BLOCK // (8 * (2 * n + 2 * thresholds)))
+    rng = np.random.default_rng(seed)
+    for start in range(0, resamples, block):
+        yield rng.multinomial(n, np.full(n, 1 / n), min(block, resamples - start)) * 1.0
+
+
+def _differences(
+    before: Sequence[_Sums], after: Sequence[_Sums], counts: Array
+) -> dict[str, Array]:
+    """(R, G) times each group is drawn -> (R,) of each score, second method minus first."""
+    first, second = _scores(before, counts), _scores(after, counts)
+    return {metric: second[metric] - first[metric] for metric in first}
 
 
 def _check_same(runs: Sequence[SetScores]) -> None:
