@@ -1,13 +1,13 @@
 """Commands about photos: predict, look, serve."""
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from gconet_jax.cli.arguments import add_model, load_model, split, told
+from gconet_jax.cli.compilation import keep_programs
 from gconet_jax.errors import InputError
 
 
@@ -107,9 +107,7 @@ def _predictors(arguments: argparse.Namespace, most: int | None = None) -> list[
 
     from gconet_jax.inference.predictor import Predictor
 
-    if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
-        cache = Path(os.environ.get('XDG_CACHE_HOME', Path.home() / '.cache')) / 'gconet-jax'
-        jax.config.update('jax_compilation_cache_dir', str(cache))
+    keep_programs()
     model, image_size = load_model(arguments)
     return [
         Predictor(model, image_size=image_size, device=device)
