@@ -130,6 +130,13 @@ def seconds(function: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
+def show(result: dict[str, tuple[float, float, float]]) -> None:
+    """Prints the rows."""
+    for name, (median, least, most) in result.items():
+        ratio = median / result['ours'][0]
+        print(f'{name:20} {median:8.2f} [{least:.2f}, {most:.2f}]   ours = 1: {ratio:.1f}')
+
+
 def main() -> None:
     """Prints the table and one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -170,9 +177,7 @@ def main() -> None:
                 times[name].append(1000 * seconds(way) / counts[name])
     result = {name: (statistics.median(t), min(t), max(t)) for name, t in times.items()}
     print(f'ms a map of {HEIGHT} x {WIDTH}, median of {arguments.passes} passes [least, most]')
-    for name, (median, least, most) in result.items():
-        ratio = median / result['ours'][0]
-        print(f'{name:20} {median:8.2f} [{least:.2f}, {most:.2f}]   ours = 1: {ratio:.1f}')
+    show(result)
     if 'direct' in ways:
         histogram = result['ours'][0] - result['weighted F'][0]
         print(f'direct loop / ours without weighted F: {result["direct"][0] / histogram:.0f}')
