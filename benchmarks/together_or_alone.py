@@ -14,9 +14,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from gconet_jax.inference.outputs import grey, write_whole
-from gconet_jax.inference.photos import read_photo
 from gconet_jax.inference.predictor import Predictor
 from gconet_jax.input_pipeline.groups import load_groups, select
+from gconet_jax.input_pipeline.photos import read_photo
 
 
 def main() -> None:

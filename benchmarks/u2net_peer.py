@@ -20,8 +20,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from gconet_jax.inference.outputs import grey, write_whole
-from gconet_jax.inference.photos import read_photo
 from gconet_jax.input_pipeline.groups import load_groups, select
+from gconet_jax.input_pipeline.photos import read_photo
 
 SIZE = 320
 MEAN, DEVIATION = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])

@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 from tiny_data import write_set
 
-from gconet_jax.inference.photos import read_photo
 from gconet_jax.input_pipeline.checks import check_groups, open_pair
 from gconet_jax.input_pipeline.files import DataError, open_image, size_of
 from gconet_jax.input_pipeline.groups import load_groups
+from gconet_jax.input_pipeline.photos import read_photo
 
 RED = (200, 30, 40)
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gconet_jax.inference.photos import find_groups, output_names, read_photo
 from gconet_jax.input_pipeline.files import DataError
+from gconet_jax.input_pipeline.photos import find_groups, output_names, read_photo
 
 # What is shown of a stored image for each EXIF orientation.
 ORIENTATIONS = {

@@ -13,9 +13,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from gconet_jax.inference import outputs
-from gconet_jax.inference.photos import MAX_PIXELS, read_photo
 from gconet_jax.inference.thumbnail import thumbnail
 from gconet_jax.input_pipeline.files import DataError
+from gconet_jax.input_pipeline.photos import MAX_PIXELS, read_photo
 
 SIDE = 1024  # pixels; photos are shrunk so that neither side is longer
 THUMBNAIL = (256, 256)

@@ -16,10 +16,10 @@ from gconet_jax.inference import outputs
 from gconet_jax.inference.cosegment import cosegment, on_background
 from gconet_jax.inference.options import Options
 from gconet_jax.inference.out_folder import writing_to
-from gconet_jax.inference.photos import find_groups, output_names, read_photo
 from gconet_jax.inference.predictor import Predictor, resize_map
 from gconet_jax.inference.thumbnail import thumbnail
 from gconet_jax.input_pipeline.files import DataError
+from gconet_jax.input_pipeline.photos import find_groups, output_names, read_photo
 from gconet_jax.input_pipeline.pixels import to_square
 
 THREADS = 4  # that read, and that write

@@ -141,7 +141,7 @@ class Predictor:
         if dtype != np.uint8 or len(shape) != 3 or shape[2] != 3 or 0 in shape:
             raise InputError(
                 f'image {index} must be RGB of shape (H, W, 3) and type uint8, not {shape} of type '
-                f'{dtype}; gconet_jax.inference.photos.read_photo reads files so'
+                f'{dtype}; gconet_jax.input_pipeline.photos.read_photo reads files so'
             )
         return to_square(Image.fromarray(image), self.image_size)
 

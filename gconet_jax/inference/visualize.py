@@ -10,9 +10,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from gconet_jax.inference.out_folder import writing_to
-from gconet_jax.inference.photos import find_groups, read_photo
 from gconet_jax.inference.predictor import Prediction, Predictor
 from gconet_jax.input_pipeline.files import DataError
+from gconet_jax.input_pipeline.photos import find_groups, read_photo
 from gconet_jax.input_pipeline.pixels import to_square
 from gconet_jax.whole_file import whole_file
 

@@ -18,8 +18,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from gconet_jax.errors import InputError
-from gconet_jax.inference.photos import find_groups, read_photo
 from gconet_jax.input_pipeline.files import DataError
+from gconet_jax.input_pipeline.photos import find_groups, read_photo
 from gconet_jax.input_pipeline.pixels import to_square
 from gconet_jax.models.gconet_plus import normalize
 from gconet_jax.models.layers import BATCH_NORM_EPSILON
