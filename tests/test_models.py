@@ -185,7 +185,7 @@ def test_a_side_output_does_not_see_the_lateral_of_its_stage():
         norm=False,
         block_laterals=True,
         block_after_upsampling=True,
-        outputs=4,
+        supervised=4,
         rngs=nnx.Rngs(0),
     )
     rng = np.random.default_rng(0)
