@@ -34,7 +34,6 @@ from benchmarks.hlo_collectives import Collective, read_collectives
 from configs.duts_coco import get_config
 from gconet_jax.config import Config
 from gconet_jax.config_dict import from_config_dict
-from gconet_jax.target import tracing_for
 from gconet_jax.training import state as train_state
 from gconet_jax.training.mesh import AXES, make_mesh
 from gconet_jax.training.step import abstract_batch, make_train_step
@@ -103,11 +102,6 @@ def make_devices(target: str, count: int, node: int) -> list[Any]:
     return list(described.devices)
 
 
-def platform_of(devices: list[Any]) -> str:
-    """As `tracing_for` takes it."""
-    return 'cpu' if devices[0].platform == 'cpu' else 'gpu'
-
-
 def compile_step(
     config: Config, shape: tuple[int, int], images: int, size: int, devices: list[Any]
 ) -> jax.stages.Compiled:
@@ -116,8 +110,7 @@ def compile_step(
     pairs = len(config.data.train_sets)
     batch = abstract_batch(pairs, images, size)
     mesh = make_mesh(pairs, (images,), shape=shape, devices=devices)
-    with tracing_for(platform_of(devices)):
-        return make_train_step(graph, config, mesh).lower(state, batch).compile()
+    return make_train_step(graph, config, mesh).lower(state, batch).compile()
 
 
 def summary(compiled: jax.stages.Compiled, shape: tuple[int, int], links: Links, top: int) -> dict:

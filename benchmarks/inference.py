@@ -33,7 +33,6 @@ from flax import nnx
 from benchmarks import measure, torch_peer
 from gconet_jax.inference.predictor import Predictor
 from gconet_jax.models.gconet_plus import GCoNetPlus, normalize
-from gconet_jax.target import ANY, tracing_for
 from gconet_jax.weights.folding import fold
 from tests import golden_cases
 
@@ -95,9 +94,8 @@ def costs_of(model: GCoNetPlus) -> dict[str, float]:
         return nnx.merge(graph, weights).segment(images, jnp.ones((1, 1), bool))
 
     shape = jax.ShapeDtypeStruct((1, 1, SIZE, SIZE, 3), jnp.float32)
-    lowered = jax.jit(segment).lower(weights, shape)
-    with tracing_for(ANY):
-        plain = jax.jit(lambda *inputs: segment(*inputs)).lower(weights, shape)
+    traced = jax.jit(segment).trace(weights, shape)
+    lowered, plain = traced.lower(), traced.lower(lowering_platforms=('cuda',))
     return {
         'gflop': plain.cost_analysis()['flops'] / 1e9,
         'our_gflop': lowered.cost_analysis()['flops'] / 1e9,

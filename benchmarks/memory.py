@@ -11,10 +11,9 @@ import argparse
 import dataclasses
 import itertools
 
-from benchmarks.collectives import compile_step, make_devices, platform_of
+from benchmarks.collectives import compile_step, make_devices
 from configs.duts import get_config
 from gconet_jax.config_dict import from_config_dict
-from gconet_jax.target import tracing_for
 from gconet_jax.training import state as train_state
 from gconet_jax.training.step import abstract_batch, kept_bytes
 
@@ -39,8 +38,7 @@ def main() -> None:
             run=dataclasses.replace(main_config.run, remat=remat),
         )
         graph, state = train_state.abstract(config)
-        with tracing_for(platform_of(devices)):
-            kept = kept_bytes(graph, config, state, batch) / GIB
+        kept = kept_bytes(graph, config, state, batch) / GIB
         compiled = compile_step(config, (1, 1), arguments.images, SIZE, devices)
         temporary = compiled.memory_analysis().temp_size_in_bytes / GIB
         print(f'| {precision} | {remat} | {kept:.1f} | {temporary:.1f} |', flush=True)

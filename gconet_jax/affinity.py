@@ -1,12 +1,12 @@
 """The all-pairs similarity of a group: how well each position is found in the other images.
 
-Three forms compute the same: `einsum` has the whole similarity in memory, as the paper writes it;
-`blockwise` only that of one image's keys at a time; `pallas` is one kernel for NVIDIA GPUs, in
-which the similarity never leaves the chip. The last two share a backward pass, which follows the
-positions at which the maxima were found: (N·S, M) of them, where the matrix has (N·S, M·T).
+Three forms compute the same. `einsum` holds the whole similarity in memory, as the paper writes it.
+`blockwise` holds that of one image's keys at a time. `pallas` is one kernel for NVIDIA GPUs, in
+which the similarity never leaves the chip; on other devices it is `blockwise`. The last two share a
+backward pass, which follows the positions of the maxima: (N·S, M) of them, where the matrix has
+(N·S, M·T).
 """
 
-import math
 from collections.abc import Callable
 
 import jax
@@ -14,10 +14,6 @@ import jax.numpy as jnp
 
 from gconet_jax.affinity_kernel import search as search_in_kernel
 from gconet_jax.precision import precise_type
-from gconet_jax.target import ANY, target
-
-# The largest similarity that an accelerator is to hold, bytes; training keeps three like it.
-LARGEST_MATRIX = 2**30
 
 
 def group_affinity(
@@ -33,7 +29,7 @@ def group_affinity(
       query: (G, N, S, D); G groups of N images with S positions each.
       key: (G, N, S, D).
       valid: (G, N) bool; images that are padding are no match for anyone.
-      form: of the computation, 'einsum', 'blockwise' or 'pallas'; 'auto': by `choose`.
+      form: 'einsum', 'blockwise', 'pallas', or 'auto', which is 'blockwise'.
 
     Returns:
       (G, N, S), unscaled, in float32 even for smaller inputs. Rows of padding images are finite and
@@ -51,31 +47,21 @@ def best_matches(query: jax.Array, key: jax.Array, form: str = 'auto') -> jax.Ar
     Args:
       query: (G, N, S, D).
       key: (G, M, T, D).
-      form: of the computation, 'einsum', 'blockwise' or 'pallas'; 'auto': by `choose`.
+      form: 'einsum', 'blockwise', 'pallas', or 'auto', which is 'blockwise'.
 
     Returns:
       (G, N, S, M), float32 even for smaller inputs. Where two positions match equally well, the
       gradient goes to both by halves (`einsum`) or to the first (the others).
     """
-    if form == 'auto':
-        form = choose(query.shape, key.shape, target())
     if form == 'einsum':
         similarity = jnp.einsum(
             'gnsd,gmtd->gnsmt', query, key, preferred_element_type=precise_type(query.dtype)
         )
         return similarity.max(axis=-1)
     g, n, s, d = query.shape
-    search = search_by_image if form == 'blockwise' else search_in_kernel
+    search = search_on_gpu if form == 'pallas' else search_by_image
     best = _best(search, query.reshape(g, n * s, d), key)
     return jnp.moveaxis(best, 0, -1).reshape(g, n, s, key.shape[1])
-
-
-def choose(query: tuple[int, ...], key: tuple[int, ...], platform: str) -> str:
-    """The form for these shapes (docs/performance.md): `pallas` only where it is asked for."""
-    matrix = 4 * query[0] * math.prod(query[1:3]) * math.prod(key[1:3])
-    if platform in ('cpu', ANY) or matrix > LARGEST_MATRIX:
-        return 'blockwise'
-    return 'einsum'
 
 
 # (query (G, R, D), key (G, M, T, D)) -> the best match (M, G, R) and its position in T, integers.
@@ -97,6 +83,16 @@ def search_by_image(query: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Ar
         return None, (best, at.astype(least))
 
     return jax.lax.scan(of_image, None, jnp.moveaxis(key, 1, 0))[1]
+
+
+def search_on_gpu(query: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """A `Search`: the kernel on NVIDIA GPUs, `search_by_image` elsewhere."""
+
+    def by_image(query: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        best, at = search_by_image(query, key)
+        return best, at.astype(jnp.int32)
+
+    return jax.lax.platform_dependent(query, key, cuda=search_in_kernel, default=by_image)
 
 
 def _best(search: Search, query: jax.Array, key: jax.Array) -> jax.Array:

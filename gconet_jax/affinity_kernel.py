@@ -13,17 +13,18 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
 from gconet_jax.precision import precise_type
-from gconet_jax.target import target
 
 # Tiles of queries, keys and features; powers of two, as Triton has it.
 QUERIES, KEYS, FEATURES = 128, 64, 64
 
 
-def search(query: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+def search(
+    query: jax.Array, key: jax.Array, *, interpret: bool = False
+) -> tuple[jax.Array, jax.Array]:
     """query (G, R, D), key (G, M, T, D) -> the best match and its position in T, (M, G, R) each.
 
-    Products of float32 are of float32, those of bfloat16 are added up in float32. On CPUs the
-    kernel is interpreted, which is for tests.
+    Products of float32 are of float32, those of bfloat16 are added up in float32. With `interpret`
+    it runs without a GPU, slowly, for tests.
     """
     (groups, rows, _), (_, images, positions, _) = query.shape, key.shape
     query = _padded(query, (1, QUERIES, FEATURES))
@@ -41,7 +42,7 @@ def search(query: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         out_specs=(out, out),
         out_shape=(jax.ShapeDtypeStruct(shape, kind), jax.ShapeDtypeStruct(shape, jnp.int32)),
         compiler_params=triton.CompilerParams(num_warps=4, num_stages=3),
-        interpret=target() == 'cpu',
+        interpret=interpret,
         name='best_matches',
     )(query, key)
     return best[..., :rows], at[..., :rows]

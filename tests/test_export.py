@@ -9,7 +9,6 @@ from test_predictor import SIZE, groups, make_model, whole_batch
 from gconet_jax import cli
 from gconet_jax.inference.export import export_onnx, export_stablehlo
 from gconet_jax.inference.predictor import Predictor
-from gconet_jax.models import resize
 from gconet_jax.weights.folder import load_folder, save_folder
 
 COUNTS = (1, 2, 5, 17)
@@ -78,11 +77,9 @@ def test_onnx_of_the_whole_network(tmp_path):
         np.testing.assert_allclose(thresh, expected.thresh, atol=1e-3)
 
 
-def test_stablehlo(model, tmp_path, monkeypatch):
+def test_stablehlo(model, tmp_path):
     path = tmp_path / 'm.stablehlo'
-    monkeypatch.setattr(resize, 'gathered', lambda *_: pytest.fail('a form for CPUs'))
     export_stablehlo(model, path, image_size=SIZE)
-    monkeypatch.undo()
     exported = jax.export.deserialize(path.read_bytes())
     assert set(exported.platforms) == {'cpu', 'cuda'}
     for group in groups(*COUNTS):

@@ -11,7 +11,6 @@ from flax import nnx
 
 from gconet_jax.errors import InputError
 from gconet_jax.models.gconet_plus import GCoNetPlus, normalize
-from gconet_jax.target import ANY, tracing_for
 from gconet_jax.weights.folding import fold
 from gconet_jax.whole_file import whole_file
 
@@ -62,8 +61,7 @@ def _of_group(model: GCoNetPlus) -> Callable[[jax.Array], tuple[jax.Array, ...]]
     folded = fold(model)
 
     def run(images: jax.Array) -> tuple[jax.Array, ...]:
-        with tracing_for(ANY):
-            maps = folded.segment(normalize(images)[None], jnp.ones((1, images.shape[0]), bool))
+        maps = folded.segment(normalize(images)[None], jnp.ones((1, images.shape[0]), bool))
         return nnx.sigmoid(maps.logits[0]), maps.prob[0], maps.thresh[0]
 
     return run

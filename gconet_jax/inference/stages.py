@@ -61,7 +61,7 @@ class Stages:
         for query, _ in projected:
             best = jnp.zeros(query.shape[1:3])
             for (_, key), counted in zip(projected, valid, strict=True):
-                best = _add_matches(best, query, key, counted)
+                best = _add_matches(self.config.affinity, best, query, key, counted)
             rows.append(np.asarray(_attention(self._graph, self._weights, best / n, size)))
         return np.concatenate(rows)[:n]
 
@@ -104,10 +104,12 @@ def _project(graph: nnx.GraphDef, weights: Any, x5: jax.Array) -> tuple[jax.Arra
     return nnx.merge(graph, weights).gam.project(x5[None])
 
 
-@jax.jit
-def _add_matches(total: jax.Array, query: jax.Array, key: jax.Array, valid: jax.Array) -> jax.Array:
+@functools.partial(jax.jit, static_argnums=0)
+def _add_matches(
+    form: str, total: jax.Array, query: jax.Array, key: jax.Array, valid: jax.Array
+) -> jax.Array:
     """Adds to (B, S) the best match of each position in each of the valid images of `key`."""
-    best = best_matches(query, key)[0]
+    best = best_matches(query, key, form)[0]
     return total + jnp.where(valid[None, None], best, 0).sum(axis=-1)
 
 

@@ -7,7 +7,6 @@ from flax import nnx
 from gconet_jax.affinity import group_affinity
 from gconet_jax.models import layers
 from gconet_jax.precision import precise
-from gconet_jax.target import target
 
 
 class GroupAffinity(nnx.Module):
@@ -49,9 +48,7 @@ class GroupAffinity(nnx.Module):
 
     def __call__(self, x5: jax.Array, valid: jax.Array) -> jax.Array:
         """x5 (G, N, h, w, C), valid (G, N) -> attended features, of the shape of x5."""
-        # The kernel is for GPUs; a network that was trained with it runs elsewhere as well.
-        form = 'auto' if self.form == 'pallas' and target() != 'gpu' else self.form
-        affinity = group_affinity(*self.project(x5), valid, form)
+        affinity = group_affinity(*self.project(x5), valid, self.form)
         return self.attend(x5, self.attention(affinity, x5.shape[2:4]))
 
 

@@ -1,10 +1,14 @@
 """The convolution of every layer: odd kernel, padded by half of it; NHWC and HWIO.
 
-On CPUs, unless there is a stride, three parts are our own (docs/performance.md): 3 x 3 kernels of
-many channels multiply less (`winograd`); the gradient with respect to the kernel of a large image
-goes by blocks of patches; and one 1 x 1 kernel of one output, there, is a product with a vector.
-XLA computes that gradient as a convolution whose kernel is as large as the image, for which it
-transposes both operands, at a tenth of the rate of a matrix product.
+On CPUs, three parts are our own where the stride is 1 (docs/performance.md). 3 x 3 kernels of many
+channels use fewer multiplications (`winograd`). The gradient with respect to the kernel of a large
+image is computed in blocks of patches: XLA computes it as a convolution whose kernel is as large as
+the image, at a tenth of the rate of a matrix product. A 1 x 1 kernel with one output channel is a
+product with a vector on large images.
+
+`jax.lax.platform_dependent` chooses between them and XLA's convolution when a program is compiled,
+so the form follows the device that runs it. The choice is made inside a `custom_vjp`: the backward
+pass then keeps the input and the kernel and nothing else, whichever form is chosen.
 """
 
 import jax
@@ -12,7 +16,6 @@ import jax.numpy as jnp
 
 from gconet_jax.models.winograd import SIZE, TILE, winograd
 from gconet_jax.precision import precise_type
-from gconet_jax.target import target
 
 # Numbers of a block of patches, which is to stay in a cache.
 BLOCK = 2**19
@@ -28,12 +31,9 @@ TILED_POSITIONS = range(16 * 16, 64 * 64 + 1)
 
 def convolve(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
     """x (B, H, W, I), kernel (s, s, I, O) of x's type -> (B, ceil(H / stride), ..., O)."""
-    ours = target() == 'cpu' and (suits_winograd(x, kernel) or suits_blocks(x, kernel))
-    if not ours or stride > 1:
+    if stride > 1 or not (suits_winograd(x, kernel) or suits_blocks(x, kernel)):
         return direct(x, kernel, stride)
-    if kernel.shape[:2] == (1, 1) and kernel.shape[3] == 1:
-        return (x @ kernel[0, 0, :, 0])[..., None]
-    return _on_cpu(x, kernel)
+    return _convolve(x, kernel)
 
 
 def direct(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
@@ -63,23 +63,46 @@ def suits_blocks(x: jax.Array, kernel: jax.Array) -> bool:
 
 
 @jax.custom_vjp
-def _on_cpu(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    return (winograd if suits_winograd(x, kernel) else direct)(x, kernel)
+def _convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return jax.lax.platform_dependent(x, kernel, cpu=_on_cpu, default=direct)
 
 
 def _forward(x: jax.Array, kernel: jax.Array):
-    return _on_cpu(x, kernel), (x, kernel)
+    return _convolve(x, kernel), (x, kernel)
 
 
 def _backward(kept: tuple[jax.Array, jax.Array], gradient: jax.Array):
-    x, kernel = kept
+    return jax.lax.platform_dependent(
+        *kept, gradient, cpu=_gradients_on_cpu, default=_gradients_of_direct
+    )
+
+
+_convolve.defvjp(_forward, _backward)
+
+
+def _on_cpu(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    if suits_winograd(x, kernel):
+        return winograd(x, kernel)
+    if kernel.shape[:2] == (1, 1) and kernel.shape[3] == 1:
+        return (x @ kernel[0, 0, :, 0])[..., None]
+    return direct(x, kernel)
+
+
+def _gradients_on_cpu(
+    x: jax.Array, kernel: jax.Array, gradient: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Gradients with respect to x and the kernel, for `gradient` (B, H, W, O) of the result."""
     of_x = _on_cpu(gradient, mirrored(kernel))
     if suits_blocks(x, kernel):
         return of_x, kernel_gradient(x, gradient, kernel.shape[0])
     return of_x, jax.vjp(lambda kernel: direct(x, kernel), kernel)[1](gradient)[0]
 
 
-_on_cpu.defvjp(_forward, _backward)
+def _gradients_of_direct(
+    x: jax.Array, kernel: jax.Array, gradient: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """`_gradients_on_cpu`, as XLA computes them."""
+    return jax.vjp(direct, x, kernel)[1](gradient)
 
 
 def mirrored(kernel: jax.Array) -> jax.Array:

@@ -1,19 +1,19 @@
 """Bilinear resizing of feature maps with aligned corners, along one axis after the other.
 
-Along an axis it is a product with a small matrix of which each row has two numbers. GPUs multiply;
-CPUs gather the two neighbours, which is several times as fast there (`benchmarks/resize.py`).
+Along an axis it is a product with a small matrix with two numbers in each row. CPUs gather the two
+neighbours instead, which is several times faster there (`benchmarks/resize.py`); other devices
+multiply. `jax.lax.platform_dependent` chooses when a program is compiled.
 """
 
-from collections.abc import Callable
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from gconet_jax.interpolation import interpolation_matrix
-from gconet_jax.target import target
 
-MOST = 2  # numbers in a row that are not 0
+NEIGHBOURS = 2  # numbers in a row that are not 0
 
 
 def resize(x: jax.Array, height: int, width: int) -> jax.Array:
@@ -23,10 +23,25 @@ def resize(x: jax.Array, height: int, width: int) -> jax.Array:
     """
     if x.shape[1:3] == (height, width):
         return x
-    form = gathered if target() == 'cpu' else multiplied
     for axis, size in (1, height), (2, width):
-        x = form(x, axis, interpolation_matrix(x.shape[axis], size))
+        x = _resize_axis(x, axis, interpolation_matrix(x.shape[axis], size))
     return x
+
+
+def _resize_axis(x: jax.Array, axis: int, matrix: np.ndarray) -> jax.Array:
+    """The gradient is that of the product on every platform.
+
+    A training step spends a hundredth of its time in resizes, too little for another backward form.
+    """
+    product = functools.partial(multiplied, axis=axis, matrix=matrix)
+    gather = functools.partial(gathered, axis=axis, matrix=matrix)
+
+    @jax.custom_vjp
+    def apply(x: jax.Array) -> jax.Array:
+        return jax.lax.platform_dependent(x, cpu=gather, default=product)
+
+    apply.defvjp(lambda x: jax.vjp(product, x), lambda transposed, gradient: transposed(gradient))
+    return apply(x)
 
 
 def multiplied(x: jax.Array, axis: int, matrix: np.ndarray) -> jax.Array:
@@ -36,25 +51,12 @@ def multiplied(x: jax.Array, axis: int, matrix: np.ndarray) -> jax.Array:
 
 
 def gathered(x: jax.Array, axis: int, matrix: np.ndarray) -> jax.Array:
-    """`multiplied`, by a gather for each of the numbers that a row has at most.
-
-    Where a gradient is asked for it multiplies all the same: of a training step, resizes are too
-    little to be worth another transpose.
-    """
-
-    @jax.custom_vjp
-    def apply(x: jax.Array) -> jax.Array:
-        columns = np.argsort(matrix == 0, axis=1, kind='stable')[:, :MOST]
-        weights = np.take_along_axis(matrix, columns, axis=1)
-        shape = [-1 if i == axis else 1 for i in range(x.ndim)]
-        first, *second = (
-            jnp.asarray(weight.reshape(shape), x.dtype) * x.take(column, axis, mode='clip')
-            for weight, column in zip(weights.T, columns.T, strict=True)
-        )
-        return sum(second, start=first)
-
-    def forward(x: jax.Array) -> tuple[jax.Array, Callable[[jax.Array], tuple[jax.Array]]]:
-        return jax.vjp(lambda x: multiplied(x, axis, matrix), x)
-
-    apply.defvjp(forward, lambda transposed, gradient: transposed(gradient))
-    return apply(x)
+    """`multiplied`, as a weighted sum of the neighbours that each row of `matrix` names."""
+    columns = np.argsort(matrix == 0, axis=1, kind='stable')[:, :NEIGHBOURS]
+    weights = np.take_along_axis(matrix, columns, axis=1)
+    shape = [-1 if i == axis else 1 for i in range(x.ndim)]
+    first, *second = (
+        jnp.asarray(weight.reshape(shape), x.dtype) * x.take(column, axis, mode='clip')
+        for weight, column in zip(weights.T, columns.T, strict=True)
+    )
+    return sum(second, start=first)

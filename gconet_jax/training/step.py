@@ -19,7 +19,6 @@ from gconet_jax.models.layers import (
     with_remat,
     with_running_average,
 )
-from gconet_jax.target import target
 from gconet_jax.training.mesh import batch_shardings, make_mesh, replicated
 from gconet_jax.training.state import Skipped, TrainState, Tree, make_optimizer
 
@@ -47,10 +46,17 @@ def make_train_step(
     optimizer = make_optimizer(config.train)
     mesh = mesh or make_mesh(1, (1,), devices=jax.devices()[:1])
     at_once = mesh.shape['pair']
+    on_cpu = mesh.devices.flat[0].platform == 'cpu'
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         grads, metrics, moments = gradients(
-            graph, config, state, batch, at_once=at_once, freeze_batch_norm=freeze_batch_norm
+            graph,
+            config,
+            state,
+            batch,
+            at_once=at_once,
+            unroll=on_cpu,
+            freeze_batch_norm=freeze_batch_norm,
         )
         with jax.numpy_dtype_promotion('standard'):  # Optax raises a float to an int32 power
             updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -89,13 +95,15 @@ def gradients(
     batch: Batch,
     *,
     at_once: int | None = None,
+    unroll: bool = False,
     freeze_batch_norm: bool = False,
 ) -> tuple[Tree, Metrics, Tree]:
     """Gradients of the loss summed over the pairs of `batch`, metrics, and batch-norm moments.
 
     Pairs are independent of each other: each has its own batch statistics and its own k. The
     moments have a leading axis of pairs. Only `at_once` pairs (default: all) are in memory at a
-    time.
+    time. With `unroll` there is no loop over the turns: XLA's CPU convolutions are some 30x slower
+    inside of one.
     """
 
     def batch_loss(params: Tree, pairs: Batch):
@@ -115,9 +123,7 @@ def gradients(
 
         zero = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, state.params))
         turns = jax.tree.map(functools.partial(_in_turns, at_once=at_once), batch)
-        # XLA's CPU convolutions are some thirty times slower inside of a loop.
-        on_cpu = target() == 'cpu'
-        (loss, grads), aux = jax.lax.scan(add, zero, turns, unroll=on_cpu)
+        (loss, grads), aux = jax.lax.scan(add, zero, turns, unroll=unroll)
         terms, moments = jax.tree.map(_in_order, aux)
     metrics = {name: value.mean() for name, value in terms.items()}
     return grads, metrics | {'loss': loss}, moments
