@@ -155,9 +155,11 @@ class AugmentConfig:
     crop: float = 0.0  # up to this part of height and width is cut off around the middle
     pepper: float = 0.0  # part of the pixels that turn black or white. released option: 0.0015
     jigsaw: float = 0.0  # probability that it is joined with another image of the batch
+    # Probability that it is replaced by an image of another group, whose mask is then empty.
+    intruder: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ('flip', 'rotate', 'crop', 'pepper', 'jigsaw'):
+        for name in ('flip', 'rotate', 'crop', 'pepper', 'jigsaw', 'intruder'):
             value = getattr(self, name)
             _require(0 <= value <= 1, f'augment.{name}', f'{value} is not in [0, 1]')
         _require(self.crop < 1, 'augment.crop', 'must leave something')
@@ -207,6 +209,9 @@ class TrainConfig:
     # The GAM's projections start as the identity, whatever `initial_weights` has: see
     # `GroupAffinity.become_identity`. With frozen=('gam',) they stay so.
     identity_gam: bool = False
+    # Probability that the groups of a pair take their consensus from the masked x5 of their first
+    # image and not from the GAM, so that the decoder also learns to follow one marked example.
+    example: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -233,6 +238,7 @@ class TrainConfig:
             'train.warmup_steps',
             f'{self.warmup_steps} must be below train.steps={self.steps}',
         )
+        _require(0 <= self.example <= 1, 'train.example', f'{self.example} is not in [0, 1]')
         for name in ('b1', 'b2', 'ema'):
             _require(0 <= getattr(self, name) < 1, f'train.{name}', 'must be in [0, 1)')
 
@@ -292,6 +298,7 @@ class Config:
         _require(
             self.model.gam or not self.train.identity_gam, 'train.identity_gam', 'needs model.gam'
         )
+        _require(self.model.gam or not self.train.example, 'train.example', 'needs model.gam')
         _require(
             bool(self.data.eval_sets) or not self.run.evaluate_every,
             'data.eval_sets',

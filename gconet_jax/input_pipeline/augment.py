@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax.scipy.ndimage import map_coordinates
 
 from gconet_jax.config import AugmentConfig
-from gconet_jax.input_pipeline.jigsaw import jigsaws
+from gconet_jax.input_pipeline.jigsaw import intruders, jigsaws
 
 Batch = dict[str, jax.Array]
 # Of red, green and blue in PIL's grey, in units of 2^-16.
@@ -51,6 +51,8 @@ def make_augment(
         image, mask = of_batch(key, places, batch['image'], batch['mask'])
         if config.jigsaw:
             image, mask = jigsaws(key, image, mask, valid, config.jigsaw)
+        if config.intruder:
+            image, mask = intruders(key, image, mask, valid, config.intruder)
         seen = valid[..., None, None]
         return batch | {
             'image': jnp.where(seen[..., None], image, 0),

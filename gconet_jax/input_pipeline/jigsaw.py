@@ -1,4 +1,4 @@
-"""Images of a batch joined with others of it, as distractors, on the accelerator."""
+"""Distractors from the same batch, on the accelerator: joined images and intruders."""
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +32,26 @@ def jigsaws(
 
     x, y = jax.vmap(of_image)(keys, places)
     return x.reshape(image.shape), y.reshape(mask.shape)
+
+
+def intruders(
+    key: jax.Array, image: jax.Array, mask: jax.Array, valid: jax.Array, probability: float
+) -> tuple[jax.Array, jax.Array]:
+    """Replaces images (P, 2, N, S, S, 3) by images of other groups of the batch, by chance.
+
+    An intruder lacks its new group's object: its mask is empty.
+    """
+    key = jax.random.fold_in(key, 2 * valid.size)  # smaller numbers are those of single images
+    happens, which = jax.random.split(key)
+    places = jnp.arange(valid.size)
+    other = jax.random.randint(which, places.shape, 0, valid.size)
+    group = places // valid.shape[-1]
+    happens = jax.random.bernoulli(happens, probability, places.shape)
+    happens &= valid.reshape(-1)[other] & (group[other] != group)
+    images, masks = (x.reshape(valid.size, *x.shape[3:]) for x in (image, mask))
+    images = jnp.where(happens[:, None, None, None], images[other], images)
+    masks = jnp.where(happens[:, None, None], 0, masks)
+    return images.reshape(image.shape), masks.reshape(mask.shape)
 
 
 def join(

@@ -46,6 +46,23 @@ class GroupAffinity(nnx.Module):
         weighted = x5 * attention[..., None].astype(x5.dtype)
         return layers.apart(self.value(layers.together(weighted)), x5.shape[:2])
 
+    def of_marked(self, x5: jax.Array, marked: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The consensus of what is marked: the mean of x5 under the marks, projected as in the GAM.
+
+        Args:
+          x5: (G, N, h, w, C).
+          marked: (G, N, H, W) in [0, 1], H and W multiples of h and w.
+
+        Returns:
+          The consensus (G, 1, 1, 1, C), and (G,) bool, whether anything is marked in the group.
+        """
+        g, n, h, w = x5.shape[:4]
+        cells = marked.reshape(g, n, h, marked.shape[2] // h, w, -1).mean(axis=(3, 5))
+        total = cells.sum(axis=(2, 3))
+        attention = cells / jnp.maximum(total, jnp.finfo(cells.dtype).tiny)[..., None, None]
+        counted = total > 0
+        return consensus(self.attend(x5, attention), counted), counted.any(axis=1)
+
     def __call__(self, x5: jax.Array, valid: jax.Array) -> jax.Array:
         """x5 (G, N, h, w, C), valid (G, N) -> attended features, of the shape of x5."""
         affinity = group_affinity(*self.project(x5), valid, self.form)

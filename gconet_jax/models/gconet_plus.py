@@ -105,11 +105,16 @@ class GCoNetPlus(nnx.Module):
         weighted, _ = self._consensus(layers.apart(features[-1], valid.shape), valid)
         return self.decode(weighted, features, valid)[0]
 
-    def __call__(self, images: jax.Array, valid: jax.Array) -> PairOutput:
-        """The training pass over a pair of groups (2, N, H, W, 3)."""
+    def __call__(
+        self, images: jax.Array, valid: jax.Array, marked: jax.Array | None = None
+    ) -> PairOutput:
+        """The training pass over a pair of groups (2, N, H, W, 3).
+
+        A group in which something is `marked` (2, N, H, W) takes its consensus from there.
+        """
         features = self.encode(images, valid)
         x5 = layers.apart(features[-1], valid.shape)
-        weighted, contrasted = self._consensus(x5, valid)
+        weighted, contrasted = self._consensus(x5, valid, marked)
         contrast_logits = None
         if self.gcm is not None:
             both = jnp.concatenate([weighted, contrasted])  # (4, N, ...): own, then the other's
@@ -144,11 +149,16 @@ class GCoNetPlus(nnx.Module):
             images = images.astype(jnp.bfloat16)
         return self.backbone(layers.together(images), layers.together(valid))
 
-    def _consensus(self, x5: jax.Array, valid: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def _consensus(
+        self, x5: jax.Array, valid: jax.Array, marked: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array]:
         """x5 under the consensus of its own group, and under that of the pair's other one."""
         if self.gam is None:
             return x5, x5
         shared = consensus(self.gam(x5, valid), valid)
+        if marked is not None:
+            of_marked, found = self.gam.of_marked(x5, marked)
+            shared = jnp.where(found[:, None, None, None, None], of_marked, shared)
         return x5 * shared, x5 * shared[::-1]
 
     def decode(

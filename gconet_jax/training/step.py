@@ -11,7 +11,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from gconet_jax import losses
-from gconet_jax.config import Config
+from gconet_jax.config import Config, TrainConfig
 from gconet_jax.models.gconet_plus import normalize
 from gconet_jax.models.layers import (
     BATCH_NORM_MOMENTUM,
@@ -24,6 +24,9 @@ from gconet_jax.training.state import Skipped, TrainState, Tree, make_optimizer
 
 Batch = dict[str, jax.Array]  # as input_pipeline.loader makes it, or with float32 images and masks
 Metrics = dict[str, jax.Array]
+# The random stream that chooses pairs with an example. augment.py uses the streams numbered by the
+# places of images in a batch, which are smaller.
+EXAMPLE_STREAM = 2**31 - 1
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
 
@@ -113,6 +116,8 @@ def gradients(
 
     grad_fn = jax.value_and_grad(batch_loss, has_aux=True)
     count = len(batch['label'])
+    if config.train.example:
+        batch = batch | {'by_example': _by_example(config.train, state.step, count)}
     if at_once in (None, count):
         (loss, (terms, moments)), grads = grad_fn(state.params, batch)
     else:
@@ -143,10 +148,21 @@ def pair_loss(
     images, masks = pair['image'], pair['mask']
     if images.dtype == jnp.uint8:
         images, masks = normalize(images), masks.astype(jnp.float32) / 255
-    output, moments = nnx.capture(model, BatchMoments)(images, pair['valid'])
+    marked = None
+    if 'by_example' in pair:
+        first = jnp.arange(masks.shape[1]) == 0
+        marked = masks * (first & pair['by_example'])[None, :, None, None].astype(masks.dtype)
+    output, moments = nnx.capture(model, BatchMoments)(images, pair['valid'], marked)
     loss, terms = losses.total_loss(output, masks, pair['label'], pair['valid'], config.loss)
     fell_back = output.maps.fell_back.astype(jnp.float32)
     return loss, (terms | {'k_fell_back': fell_back}, nnx.to_pure_dict(moments))
+
+
+def _by_example(config: TrainConfig, step: jax.Array, pairs: int) -> jax.Array:
+    """Which pairs take their consensus from a marked image: (pairs,) bool."""
+    key = jax.random.fold_in(jax.random.key(config.seed), step)
+    key = jax.random.fold_in(key, EXAMPLE_STREAM)
+    return jax.random.bernoulli(key, config.example, (pairs,))
 
 
 def abstract_batch(pairs: int, images: int, image_size: int) -> dict[str, jax.ShapeDtypeStruct]:
