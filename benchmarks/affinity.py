@@ -130,25 +130,32 @@ def functions(form: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
 
 
 def torch_functions(
-    query: np.ndarray, key: np.ndarray, dtype: str
+    query: np.ndarray,
+    key: np.ndarray,
+    dtype: str,
+    *,
+    device: str = 'cpu',
+    compiled: bool = False,
 ) -> tuple[Callable[[], Any], Callable[[], Any]]:
-    """The same in PyTorch."""
+    """The same in PyTorch; on a GPU the caller synchronises."""
     import torch
 
     torch.set_num_threads(2)
     kind = getattr(torch, dtype)
-    q, k = (torch.from_numpy(x[0]).to(kind).requires_grad_() for x in (query, key))
+    q, k = (torch.from_numpy(x[0]).to(device, kind).requires_grad_() for x in (query, key))
 
-    def affinity() -> torch.Tensor:
+    def affinity(q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
         n = len(q)
         similarity = q.flatten(0, 1) @ k.flatten(0, 1).T
         return similarity.view(n * POSITIONS, n, POSITIONS).amax(dim=2).mean(dim=1)
 
+    run = torch.compile(affinity, dynamic=False) if compiled else affinity
+
     def forward() -> torch.Tensor:
         with torch.no_grad():
-            return affinity()
+            return run(q, k)
 
-    return forward, lambda: torch.autograd.grad(affinity().square().sum(), (q, k))
+    return forward, lambda: torch.autograd.grad(run(q, k).square().sum(), (q, k))
 
 
 def in_a_process(form: str, n: int, dtype: str) -> dict[str, float]:

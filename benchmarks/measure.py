@@ -1,11 +1,12 @@
 """What the benchmarks share: rows timed in turn, and what the machine itself can do."""
 
 import json
+import math
 import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,20 +46,93 @@ def summary(times: Mapping[str, list[float]], reference: str) -> dict[str, dict[
     }
 
 
-def matrix_rate(n: int = 2048, dtype: Any = jnp.float32) -> float:
-    """Operations a second of an n x n matrix product: the median of seven."""
-    x = jnp.ones((n, n), dtype)
-    product = jax.jit(lambda a: a @ a)
+def repeated(
+    run: Callable[[], Any], calls: int = 10, *, seconds: float = 4.0, warm: int = 2
+) -> list[float]:
+    """Return the seconds of each of `calls` calls after `warm` untimed ones.
+
+    Stops early, after three calls or more, once they took `seconds` together. `run` waits for its
+    own result.
+    """
+    for _ in range(warm):
+        run()
+    times: list[float] = []
+    while len(times) < calls and (len(times) < 3 or sum(times) < seconds):
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return times
+
+
+def spread(times: list[float], units: int = 1) -> dict[str, float]:
+    """Return the median, least and most milliseconds per unit, and the number of calls."""
+    scale = 1000 / units
+    return {
+        'ms': scale * statistics.median(times),
+        'least': scale * min(times),
+        'most': scale * max(times),
+        'calls': len(times),
+    }
+
+
+def matrix_rate(
+    n: int = 2048,
+    dtype: Any = jnp.float32,
+    *,
+    precision: str | None = None,
+    products: int = 1,
+) -> float:
+    """Return the operations per second of an n x n matrix product: the median of seven.
+
+    The matrix is random: products of constants draw less power and run faster. On accelerators
+    one program makes several `products`, one after another, so that its start does not count.
+    """
+    x = jax.random.normal(jax.random.key(0), (n, n), dtype) / n**0.5
+    product = jax.jit(
+        lambda a: jax.lax.fori_loop(
+            0, products, lambda _, b: jnp.matmul(a, b, precision=precision), a
+        )
+    )
     times = interleaved({'': lambda: product(x).block_until_ready()}, 7)['']
-    return 2 * n**3 / statistics.median(times)
+    return products * 2 * n**3 / statistics.median(times)
 
 
 def copy_rate(megabytes: int = 256) -> float:
-    """Bytes a second, read and written, of a copy beyond any cache: the median of seven."""
+    """Return the bytes per second, read and written, of a copy beyond any cache.
+
+    The median of seven.
+    """
     x = jnp.ones(megabytes * 2**18, jnp.float32)
     copy = jax.jit(lambda a: a + 1)  # a plain copy would be left out
     times = interleaved({'': lambda: copy(x).block_until_ready()}, 7)['']
     return 2 * x.nbytes / statistics.median(times)
+
+
+def convolution_flops(jaxpr: Any) -> int:
+    """Return the multiplications and additions of the convolutions of a jaxpr.
+
+    Padding counts as pixels, a loop as often as it runs, and of alternatives the largest.
+    """
+    total = 0
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == 'conv_general_dilated':
+            kernel = equation.invars[1].aval.shape
+            outputs = kernel[equation.params['dimension_numbers'].rhs_spec[0]]
+            total += 2 * equation.outvars[0].aval.size * math.prod(kernel) // outputs
+            continue
+        inner = [convolution_flops(each) for each in _inner_jaxprs(equation.params)]
+        if inner:
+            largest = max(inner) if equation.primitive.name == 'cond' else sum(inner)
+            total += largest * equation.params.get('length', 1)
+    return total
+
+
+def _inner_jaxprs(params: Mapping[str, Any]) -> Iterator[Any]:
+    for value in params.values():
+        for each in value if isinstance(value, tuple) else (value,):
+            inner = getattr(each, 'jaxpr', each)
+            if hasattr(inner, 'eqns'):
+                yield inner
 
 
 def machine() -> dict[str, Any]:

@@ -8,14 +8,23 @@ The network is torch_peer.py's; settings and losses are those of `gconet_jax.con
 import contextlib
 import multiprocessing
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from benchmarks.torch_peer import K_FALLBACK, THREADS, K, Peer, as_nchw, build, resize
+from benchmarks.torch_peer import (
+    K_FALLBACK,
+    THREADS,
+    K,
+    Peer,
+    as_nchw,
+    build,
+    resize,
+)
+from benchmarks.torch_setting import Setting, prepare
 from gconet_jax.config import Config
 from gconet_jax.host_memory import keep_freed_memory
 
@@ -36,7 +45,7 @@ class RemoteStep:
     ):
         context = multiprocessing.get_context('spawn')
         self._connection, other = context.Pipe()
-        arguments = other, keep_memory, (weights, batch, config, compiled)
+        arguments = other, keep_memory, (weights, batch, config, Setting(compiled=compiled))
         context.Process(target=_take_steps, args=arguments, daemon=True).start()
         other.close()
 
@@ -58,43 +67,70 @@ def _take_steps(connection: Any, keep_memory: bool, arguments: tuple) -> None:
 
 
 def make_step(
-    weights: Mapping[str, np.ndarray], batch: Mapping[str, Any], config: Config, compiled: bool
+    weights: Mapping[str, np.ndarray],
+    batch: Mapping[str, Any],
+    config: Config,
+    setting: Setting,
+    pairs: int = 1,
 ) -> Step:
-    """A function that takes one step on the one pair of `batch`, and gives loss and gradient norm.
+    """Return a function that takes one step and gives its loss and gradient norm.
 
-    The backbone is frozen and normalises by the batch, as released.
+    The backbone is frozen and normalises by the batch, as released. The step adds up the gradients
+    of `pairs` pairs, one after another, each of which is the one pair of `batch`. In bfloat16 the
+    network runs under autocast, the losses in float32.
     """
-    module = build(weights).train()
+    prepare(setting)
+    device, layout = setting.device, torch.channels_last
+    module = build(weights).train().to(device)
+    if device == 'cuda':
+        module = module.to(memory_format=layout)
     module.bb.requires_grad_(False)
     trained = [p for p in module.parameters() if p.requires_grad]
     betas = config.train.b1, config.train.b2
-    optimizer = torch.optim.Adam(trained, config.train.learning_rate, betas=betas)
+    rate = config.train.learning_rate
+    optimizer = torch.optim.Adam(trained, rate, betas=betas, fused=device == 'cuda')
     _, _, n, height, width, _ = batch['image'].shape
-    images = as_nchw(np.asarray(batch['image']).reshape(2 * n, height, width, 3))
-    masks = torch.tensor(np.asarray(batch['mask'])).reshape(2 * n, 1, height, width)
-    labels = torch.tensor(np.asarray(batch['label'])[0]).long().repeat_interleave(n)
+    images = as_nchw(np.asarray(batch['image']).reshape(2 * n, height, width, 3)).to(device)
+    if device == 'cuda':
+        images = images.contiguous(memory_format=layout)
+    masks = torch.tensor(np.asarray(batch['mask'])).reshape(2 * n, 1, height, width).to(device)
+    labels = torch.tensor(np.asarray(batch['label'])[0]).long().repeat_interleave(n).to(device)
 
     def loss(images: Tensor, masks: Tensor, labels: Tensor) -> Tensor:
-        return pair_loss(module, images, masks, labels, config)
+        with torch.autocast(device, torch.bfloat16, enabled=setting.precision == 'bfloat16'):
+            outputs = network(module, images)
+        return pair_loss(Outputs(*(x.float() for x in outputs)), masks, labels, config)
 
-    if compiled:
+    if setting.compiled:
         loss = torch.compile(loss)
 
     def step() -> tuple[float, float]:
         optimizer.zero_grad(set_to_none=True)
-        value = loss(images, masks, labels)
-        value.backward()
+        values = []
+        for _ in range(pairs):
+            value = loss(images, masks, labels)
+            value.backward()
+            values.append(value.detach())
         squares = [p.grad.square().sum() for p in trained if p.grad is not None]
         optimizer.step()
-        return value.item(), float(torch.stack(squares).sum().sqrt())
+        return float(torch.stack(values).sum()), float(torch.stack(squares).sum().sqrt())
 
     return step
 
 
-def pair_loss(
-    module: Peer, images: Tensor, masks: Tensor, labels: Tensor, config: Config
-) -> Tensor:
-    """The released loss of a pair of groups, the first half and the second half of `images`."""
+class Outputs(NamedTuple):
+    """What the losses need of a pair of groups of n images, the first half and the second half."""
+
+    prob: Tensor  # (2n, 1, H, W)
+    thresh: Tensor  # (2n, 1, H, W)
+    contrast: Tensor  # (4n, 1, H, W): under the own consensus, then under the other's
+    pooled: Tensor  # (2n, 512)
+    classes: Tensor  # (2n, 291)
+    masked_classes: Tensor  # (2n, 291)
+
+
+def network(module: Peer, images: Tensor) -> Outputs:
+    """Run the training pass of the released network."""
     features = module.encode(images)
     x5, n = features[-1], len(images) // 2
     attention = module.co_x5['all_attention']
@@ -105,12 +141,19 @@ def pair_loss(
     contrast = resize(module.pred_layer['predlayer'](hidden), images)
     p1 = module.decode(own, features, images)
     prob, thresh = (module.db_output_decoder[name](p1) for name in ('binarize', 'thresh'))
-    difference = prob - thresh
+    masked = module.encode(images * torch.sigmoid(module.conv_out_mask(p1)))[-1]
+    pooled = x5.mean(dim=(2, 3))
+    classes = module.classifier(pooled)
+    masked_classes = module.classifier(masked.mean(dim=(2, 3)))
+    return Outputs(prob, thresh, contrast, pooled, classes, masked_classes)
+
+
+def pair_loss(outputs: Outputs, masks: Tensor, labels: Tensor, config: Config) -> Tensor:
+    """The released loss of a pair of groups."""
+    difference = outputs.prob - outputs.thresh
     k = torch.where(torch.exp(-K * difference).isinf().any(), K_FALLBACK, K)
     maps = 1 / (1 + torch.exp(-k * difference))
-    masked = module.encode(images * torch.sigmoid(module.conv_out_mask(p1)))[-1]
-
-    weight, pooled = config.loss, x5.mean(dim=(2, 3))
+    weight, pooled, n = config.loss, outputs.pooled, len(masks) // 2
     both = (maps * masks).sum(dim=(1, 2, 3))
     either = (maps + masks).sum(dim=(1, 2, 3)) - both
     first, last = n // 2, n - n // 2
@@ -118,13 +161,13 @@ def pair_loss(
     terms = {
         'bce': functional.binary_cross_entropy(maps, masks),
         'iou': (1 - both / either).sum(),
-        'gcm': focal(contrast, torch.cat([masks, torch.zeros_like(masks)])),
+        'gcm': focal(outputs.contrast, torch.cat([masks, torch.zeros_like(masks)])),
         'gst': sum(
             functional.triplet_margin_loss(*each, margin=weight.gst_margin)
             for each in ((a1, a2, b1), (b1, b2, a1))
         ),
-        'acm': functional.cross_entropy(module.classifier(pooled), labels),
-        'racm': functional.cross_entropy(module.classifier(masked.mean(dim=(2, 3))), labels),
+        'acm': functional.cross_entropy(outputs.classes, labels),
+        'racm': functional.cross_entropy(outputs.masked_classes, labels),
     }
     return sum(getattr(weight, name) * term for name, term in terms.items())
 

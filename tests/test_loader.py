@@ -10,8 +10,9 @@ from tiny_data import write_set
 from gconet_jax.config import DataConfig
 from gconet_jax.input_pipeline.files import DataError
 from gconet_jax.input_pipeline.groups import load_groups
-from gconet_jax.input_pipeline.loader import Part, make_train_iterator
+from gconet_jax.input_pipeline.loader import make_train_iterator
 from gconet_jax.input_pipeline.pairs import PairSampler
+from gconet_jax.input_pipeline.part import Part
 from gconet_jax.input_pipeline.pixels import read_image, read_mask
 from gconet_jax.input_pipeline.sets import training_sets
 

@@ -10,7 +10,7 @@ import pytest
 
 from gconet_jax.config import AugmentConfig, Config, ConfigError, ModelConfig
 from gconet_jax.input_pipeline.augment import make_augment
-from gconet_jax.input_pipeline.loader import Part
+from gconet_jax.input_pipeline.part import Part
 from gconet_jax.training import mesh as mesh_lib
 
 CONFIG = Config(model=ModelConfig(width=0.125, num_classes=8))

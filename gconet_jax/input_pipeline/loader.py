@@ -2,13 +2,14 @@
 
 import sys
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import grain
 import numpy as np
 from absl import flags
 
 from gconet_jax.input_pipeline.pairs import Pair, PairSampler, bucket, check_sizes
+from gconet_jax.input_pipeline.part import WHOLE, Part
 from gconet_jax.input_pipeline.pixels import Reader
 from gconet_jax.input_pipeline.sets import TrainingSet
 
@@ -17,21 +18,6 @@ from gconet_jax.input_pipeline.sets import TrainingSet
 _BUFFERED = 1
 
 Batch = dict[str, np.ndarray]
-
-
-class Part(NamedTuple):
-    """The part of each batch that one process loads: (index, count) along two of its axes.
-
-    Attributes:
-        pair: of the axis of pairs, whose length `count` must divide.
-        image: of the axis of images, likewise.
-    """
-
-    pair: tuple[int, int] = (0, 1)
-    image: tuple[int, int] = (0, 1)
-
-
-WHOLE = Part()
 
 
 class _ReadBatch:

@@ -14,7 +14,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from gconet_jax.config import ConfigError
-from gconet_jax.input_pipeline.loader import Part
+from gconet_jax.input_pipeline.part import Part
 from gconet_jax.training.progress import say
 
 AXES = ('pair', 'image')
