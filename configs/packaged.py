@@ -32,7 +32,7 @@ HELD_OUT = ('*/Plant', '*/Sheep', '*/Sofa', '*/Table', '*/Train')
 SAME_CLASSES = ('*/sheep', '*/potted_plant', '*/couch', '*/dining_table', '*/train', '*/bonsai')
 
 RECIPE = Config(
-    model=ModelConfig(backbone='vgg16', precision='bfloat16', racm=False, num_classes=320),
+    model=ModelConfig(backbone='vgg16', precision='bfloat16', racm=False, num_classes=320, k=50.0),
     loss=LossConfig(bce=30.0, iou=25.0, gcm=60.0, gst=0.0, acm=0.75),
     data=DataConfig(
         # A pair of each a step: many objects in an image; the same, small; one clear object.
