@@ -81,7 +81,7 @@ def ours(model: GCoNetPlus, images: np.ndarray) -> dict[str, Callable[[], np.nda
         return nnx.merge(graph, weights).segment(normalize(images)[None], valid)
 
     return {
-        'ours, in chunks': lambda: predictor.predict([images])[0].prob,
+        'ours, in chunks': lambda: predictor.predict(images).prob,
         'ours, one batch': lambda: np.asarray(segment(weights, images).prob[0]),
     }
 

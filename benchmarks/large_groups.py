@@ -41,7 +41,7 @@ def main() -> None:
     images = coarse.repeat(arguments.size // 8, axis=1).repeat(arguments.size // 8, axis=2)
     before = resident_bytes()
     start = time.perf_counter()
-    (prediction,) = predictor.predict([images])
+    prediction = predictor.predict(images)
     seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
     print(

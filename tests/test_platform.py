@@ -16,6 +16,7 @@ from gconet_jax.models.resize import resize
 X = jax.ShapeDtypeStruct((2, 16, 16, 64), jnp.float32)
 KERNEL = jax.ShapeDtypeStruct((3, 3, 64, 64), jnp.float32)
 POSITIONS = jax.ShapeDtypeStruct((1, 4, 256, 64), jnp.float32)
+HALF_POSITIONS = jax.ShapeDtypeStruct((1, 4, 256, 64), jnp.bfloat16)
 
 
 def double(x):
@@ -31,6 +32,12 @@ FORMS = [
     pytest.param(convolve, (X, KERNEL), {'cuda': 'stablehlo.convolution'}, id='convolution'),
     pytest.param(double, (X,), {'cpu': 'stablehlo.gather', 'cuda': 'dot_general'}, id='resize'),
     pytest.param(matches, (POSITIONS, POSITIONS), {'cuda': 'xla.gpu.triton'}, id='similarity'),
+    pytest.param(
+        best_matches,
+        (HALF_POSITIONS, HALF_POSITIONS),
+        {'cuda': 'xla.gpu.triton'},
+        id='similarity in bfloat16',
+    ),
 ]
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -66,8 +67,9 @@ def _segment(graph, weights, images):
 @pytest.mark.parametrize('chunk', [1, 4, 8])
 def test_any_group_size_and_chunk_gives_the_whole_batchs_maps(model, chunk):
     several = groups(1, 3, 13, 2)
-    got = Predictor(model, image_size=SIZE, chunk=chunk).predict(several)
-    for group, prediction in zip(several, got, strict=True):
+    predictor = Predictor(model, image_size=SIZE, chunk=chunk)
+    for group in several:
+        prediction = predictor.predict(group)
         expected = whole_batch(model, group)
         np.testing.assert_allclose(prediction.prob, expected.prob[0], rtol=0, atol=1e-4)
         np.testing.assert_allclose(prediction.thresh, expected.thresh[0], rtol=0, atol=1e-4)
@@ -76,25 +78,24 @@ def test_any_group_size_and_chunk_gives_the_whole_batchs_maps(model, chunk):
 
 def test_features_that_do_not_fit_are_computed_again(model, monkeypatch):
     (group,) = groups(11)
-    (kept,) = Predictor(model, image_size=SIZE).predict([group])
+    kept = Predictor(model, image_size=SIZE).predict(group)
     monkeypatch.setattr(predictor_module, 'KEPT_BYTES', 0)
-    (again,) = Predictor(model, image_size=SIZE).predict([group])
+    again = Predictor(model, image_size=SIZE).predict(group)
     np.testing.assert_allclose(again.maps, kept.maps, rtol=0, atol=1e-6)
 
 
 def test_the_smaller_k_is_for_the_whole_group_and_for_it_alone(model):
     (group,) = groups(9)
-    found = Predictor(model, image_size=SIZE).predict([group])[0]
+    found = Predictor(model, image_size=SIZE).predict(group)
     farthest = (found.thresh - found.prob).max(axis=(1, 2))
     last, before = np.argsort(farthest)[[-1, -2]]
     # Only one image of the group asks for the smaller k.
     k = EXP_OVERFLOW / farthest[[last, before]].mean()
     model = make_model(k=float(k), k_fallback=2.0)
     predictor = Predictor(model, image_size=SIZE, chunk=4)
-    both = predictor.predict([group, groups(2)[0]])
-    assert [each.fell_back for each in both] == [True, False]
-    for each, images in zip(both, [group, groups(2)[0]], strict=True):
-        expected = whole_batch(model, images)
+    for images, falls_back in (group, True), (groups(2)[0], False):
+        each, expected = predictor.predict(images), whole_batch(model, images)
+        assert each.fell_back == falls_back
         assert each.fell_back == bool(expected.fell_back)
         k_used = 2.0 if each.fell_back else k
         np.testing.assert_allclose(each.maps, expected.logits[0], rtol=0, atol=1e-5 * k_used)
@@ -104,7 +105,7 @@ def test_the_smaller_k_is_for_the_whole_group_and_for_it_alone(model):
 def test_networks_without_a_module(changes):
     model = make_model(**changes)
     (group,) = groups(3)
-    (got,) = Predictor(model, image_size=SIZE).predict([group])
+    got = Predictor(model, image_size=SIZE).predict(group)
     expected = whole_batch(model, group)
     np.testing.assert_allclose(got.maps, expected.logits[0], rtol=0, atol=1e-4)
 
@@ -124,16 +125,30 @@ def test_photos_of_any_sizes_come_back_at_their_own(model):
     assert np.abs(one_by_one[1][0] - maps[0]).max() > 1e-3  # the group matters
 
 
-def test_no_group_size_compiles_again(model):
-    predictor = Predictor(model, image_size=SIZE)
-    predictor.predict(groups(15))  # 8, 4, 2 and 1
-    with jax.log_compiles(), pytest.MonkeyPatch.context() as patch:
-        compiled = []
-        patch.setattr(
-            jax._src.dispatch.logger, 'log', lambda level, text, *a: compiled.append(text % a)
-        )
-        predictor.predict(groups(3, 6, 9, 20))
-    assert not [text for text in compiled if 'Compiling' in text]
+def test_few_programs_serve_groups_of_every_size(model, caplog):
+    predictor = Predictor(model, image_size=SIZE, chunk=4)
+
+    def compiled(*counts: int) -> list[str]:
+        caplog.clear()
+        with jax.log_compiles():
+            for group in groups(*counts):
+                predictor.predict(group)
+        names = re.findall(r'Compiling jit\((\w+)\)', caplog.text)
+        return [name for name in names if name in ('_encode', '_consensus', '_decode')]
+
+    assert compiled(1, 2, 4, 7, 11, 23, 39)  # chunks of 1, 2, 4; padded to 1, 2, 4, 8, 16, 32, 64
+    assert not compiled(3, 5, 6, 9, 20, 32, 38, 64)
+
+
+def test_the_next_group_starts_before_the_maps_of_the_last_are_used(model, monkeypatch):
+    events = []
+    start = Predictor._start
+    monkeypatch.setattr(
+        Predictor, '_start', lambda self, images: events.append(len(images)) or start(self, images)
+    )
+    for maps in Predictor(model, image_size=SIZE).groups(groups(1, 2, 3)):
+        events.append(f'maps of {len(maps)}')
+    assert events == [1, 2, 'maps of 1', 3, 'maps of 2', 'maps of 3']
 
 
 def test_bad_images_are_named(model):

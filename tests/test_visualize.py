@@ -7,7 +7,6 @@ from PIL import Image
 from test_predictor import SIZE, groups, make_model
 
 from gconet_jax import cli
-from gconet_jax.affinity import group_affinity
 from gconet_jax.inference.predictor import Predictor
 from gconet_jax.inference.visualize import group_figure, look_inside, similarity
 from gconet_jax.models.consensus import consensus
@@ -22,7 +21,7 @@ def model():
 
 
 def test_parts_are_those_of_the_whole_batch(model):
-    (images,) = groups(11)  # more than a block
+    (images,) = groups(11)
     inside = look_inside(Predictor(model, image_size=SIZE), images, shown=3)
     np.testing.assert_array_equal(inside.images, images[[0, 5, 10]])
 
@@ -30,7 +29,7 @@ def test_parts_are_those_of_the_whole_batch(model):
     valid = jnp.ones((1, 11), bool)
     features = plain.encode(normalize(jnp.asarray(images))[None], valid)
     x5 = features[-1][None]
-    attention = plain.gam.attention(group_affinity(*plain.gam.project(x5), valid), x5.shape[2:4])
+    attention = plain.gam.attention(x5, valid)
     np.testing.assert_allclose(inside.attention, attention[0, ::5], atol=1e-5)
     np.testing.assert_allclose(inside.attention.sum(axis=(1, 2)), 1, atol=1e-5)
     shared = consensus(plain.gam(x5, valid), valid)
@@ -42,7 +41,7 @@ def test_parts_are_those_of_the_whole_batch(model):
         expected = np.abs(whole).mean(axis=-1)[::5]
         np.testing.assert_allclose(ours, expected, rtol=1e-3, atol=1e-4)
     maps = plain.decode(weighted[None], features, valid)[0]
-    np.testing.assert_allclose(inside.prediction.prob, maps.prob[0, ::5], atol=1e-4)
+    np.testing.assert_allclose(inside.prob, maps.prob[0, ::5], atol=1e-4)
 
     # The mean of a class activation map is the logit of its class but for the bias.
     bias = np.asarray(plain.classifier.bias[...])[None]

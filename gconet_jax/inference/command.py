@@ -163,7 +163,7 @@ def _make(
 
     Photos are read once more to be written, for all of a large group would not fit in memory.
     """
-    (prediction,) = predictor.predict([np.stack(group.squares)])
+    prediction = predictor.predict(np.stack(group.squares))
     step = -(-len(group.files) // SHEET_PHOTOS)
     tiles, problems = [], []
     futures = [

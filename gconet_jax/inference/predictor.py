@@ -3,52 +3,62 @@
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 from PIL import Image
-from scipy.special import expit
 
 from gconet_jax.errors import InputError
-from gconet_jax.inference.stages import Features, Stages
+from gconet_jax.inference.stages import Features, Maps, Stages
 from gconet_jax.input_pipeline.pixels import to_square
 from gconet_jax.interpolation import interpolation_matrix
-from gconet_jax.models.confidence import overflows
 from gconet_jax.models.gconet_plus import GCoNetPlus
 from gconet_jax.weights.folding import fold
 from gconet_jax.weights.pretrained import load_pretrained
 
-CHUNK = 8  # images in the network at once, at most; on a CPU it is one, which is the fastest there
-WAVE = 16  # small groups go together until they have so many images
-KEPT_BYTES = 1 << 30  # features that wait for the consensus; what is over is computed twice
+CHUNK = 16  # images in the network at once, at most; on a CPU it is one, the fastest there
+# Features that wait for the consensus of their group, in bytes on a CPU and as a share of the
+# memory of other devices. The features of further images are computed twice.
+KEPT_BYTES = 1 << 30
+KEPT_SHARE = 0.25
 
 
-class Prediction(NamedTuple):
-    """What the network says of a group of n images, at its own size.
+class Prediction:
+    """The maps of a group of n images, at the size of the network.
 
     Attributes:
         maps: float32 (n, S, S), in [0, 1].
-        prob: P of the CEM, (n, S, S); without CEM, the map.
-        thresh: T of the CEM, (n, S, S); without CEM, 0.5.
-        fell_back: the binarisation used the smaller k.
+        fell_back: whether the binarisation used the smaller k.
+        prob: P of the CEM, (n, S, S); without CEM, the map. Copied from the device when asked for.
+        thresh: T of the CEM, (n, S, S); without CEM, 0.5. Copied likewise.
     """
 
-    maps: np.ndarray
-    prob: np.ndarray
-    thresh: np.ndarray
-    fell_back: bool
+    def __init__(self, chunks: Sequence[Maps]):
+        """`chunks` hold the n images in order. Waits for the device."""
+        self.fell_back = any(bool(chunk.overflowed) for chunk in chunks)
+        self.maps = _join([chunk.fallback if self.fell_back else chunk.steep for chunk in chunks])
+        self._prob = [chunk.prob for chunk in chunks]
+        self._thresh = [chunk.thresh for chunk in chunks]
+
+    @property
+    def prob(self) -> np.ndarray:
+        return _join(self._prob)
+
+    @property
+    def thresh(self) -> np.ndarray:
+        return _join(self._thresh)
 
 
 class Predictor:
     """A trained network, ready for photos.
 
     Images are resized to the network's square, as in training; a map comes back at the size of its
-    image. Memory is bounded whatever the size of the group, by a few images and KEPT_BYTES of
-    features, 1 GiB, on the device; but for what grows with it, on the host: 0.5 MB of features an
-    image at 256 x 256, and maps. Programs are compiled for one image, and
-    on GPUs for 2, 4 and 8, so that no group size compiles again. A group of one image has only
-    itself to agree with: its map is of what stands out in it.
+    image. A group may be of any size: the device holds a few images in the network, features of up
+    to KEPT_BYTES or KEPT_SHARE, and about 3 MB an image at 256 x 256 for the consensus. Programs
+    are compiled for one image and, on GPUs, for 2, 4, 8 and 16, so that few compilations serve
+    groups of every size. A group of one image has only itself to agree with: its map shows what
+    stands out in it.
 
     Attributes:
         image_size: height and width in the network, pixels.
@@ -63,13 +73,19 @@ class Predictor:
         chunk: int | None = None,
         device: Any = None,
     ):
-        """`chunk` images at most are in the network at once, of `device` or JAX's default one.
+        """Put the network on `device`, by default JAX's first one.
 
-        If not given, the fastest number for the device. Results do not depend on it, but for the
-        order of float32 sums.
+        Args:
+            model: the network.
+            image_size: height and width in the network, pixels; a multiple of 16.
+            chunk: most images in the network at once; by default the fastest number for the
+                device. It changes results only by the rounding of float32 sums.
+            device: a JAX device.
         """
         device = device or jax.local_devices()[0]
         chunk = chunk or (1 if device.platform == 'cpu' else CHUNK)
+        memory = (device.memory_stats() or {}).get('bytes_limit')
+        self._room = KEPT_BYTES if memory is None else int(KEPT_SHARE * memory)
         self.image_size = image_size
         self.stages = Stages(fold(model), device)
         self._sizes = [2**i for i in range(chunk.bit_length() - 1, -1, -1)]
@@ -91,50 +107,42 @@ class Predictor:
         return next(self.groups([images]))
 
     def groups(self, groups: Iterable[Sequence[np.ndarray]]) -> Iterator[list[np.ndarray]]:
-        """As calling it on each group in turn; small groups go through the network together."""
-        for wave in _waves(groups):
-            squares = [np.stack([self._square(i, x) for i, x in enumerate(g)]) for g in wave]
-            for group, prediction in zip(wave, self.predict(squares), strict=True):
-                yield [
-                    resize_map(pixels, image.shape[:2])
-                    for pixels, image in zip(prediction.maps, group, strict=True)
-                ]
+        """Yield the maps of each group, as calling it on each in turn would return them.
 
-    def predict(self, groups: Sequence[np.ndarray]) -> list[Prediction]:
-        """Of groups of images that have the network's size already, uint8 (n, S, S, 3) each."""
-        ends = np.cumsum([len(group) for group in groups])
-        images = np.concatenate(groups)
+        The device works on a group while the maps of the one before are resized and used.
+        """
+        waiting: tuple[Sequence[np.ndarray], list[Maps]] | None = None
+        for i, group in enumerate(groups):
+            if len(group) == 0:
+                raise InputError(f'group {i} has no images')
+            squares = np.stack([self._square(j, image) for j, image in enumerate(group)])
+            before, waiting = waiting, (group, self._start(squares))
+            if before is not None:
+                yield _at_sizes(*before)
+        if waiting is not None:
+            yield _at_sizes(*waiting)
+
+    def predict(self, images: np.ndarray) -> Prediction:
+        """Segment one group of images of the network's size, uint8 (n, S, S, 3)."""
+        return Prediction(self._start(images))
+
+    def _start(self, images: np.ndarray) -> list[Maps]:
+        """Give the device everything to do for one group, without waiting for it."""
         chunks = list(_chunks(len(images), self._sizes))
         kept: dict[int, Features] = {}
-        x5 = []
-        room = KEPT_BYTES
+        x5, room = [], self._room
         for i, chunk in enumerate(chunks):
             features = self.stages.encode(images[chunk])
-            x5.append(np.asarray(features[-1]))
+            x5.append(features[-1])
             room -= sum(x.nbytes for x in features)
             if room > 0:
                 kept[i] = features
-        of_groups = np.split(np.concatenate(x5), ends[:-1])
-        shared = np.concatenate(
-            [np.repeat(np.asarray(self.stages.consensus(x))[None], len(x), 0) for x in of_groups]
-        )
-        decoded = []
+        shared = self.stages.consensus(x5)
+        maps = []
         for i, chunk in enumerate(chunks):
             features = kept.pop(i) if i in kept else self.stages.encode(images[chunk])
-            decoded.append([np.asarray(x) for x in self.stages.decode(features, shared[chunk])])
-        whole = [np.concatenate(part) for part in zip(*decoded, strict=True)]
-        parts = zip(*(np.split(part, ends[:-1]) for part in whole), strict=True)
-        return [self._binarise(*part) for part in parts]
-
-    def _binarise(self, prob: np.ndarray, thresh: np.ndarray) -> Prediction:
-        """`models.confidence.binarise`, whose k depends on the whole group."""
-        config = self.stages.config
-        if not config.cem:
-            return Prediction(prob, prob, thresh, False)
-        difference = prob - thresh
-        fell_back = bool(overflows(difference, config.k).any())
-        k = np.float32(config.k_fallback if fell_back else config.k)
-        return Prediction(expit(k * difference), prob, thresh, fell_back)
+            maps.append(self.stages.decode(features, shared))
+        return maps
 
     def _square(self, index: int, image: np.ndarray) -> np.ndarray:
         shape, dtype = np.shape(image), getattr(image, 'dtype', None)
@@ -152,18 +160,14 @@ def resize_map(pixels: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
     return np.clip(rows @ pixels @ columns.T, 0, 1)
 
 
-def _waves(groups: Iterable[Sequence[np.ndarray]]) -> Iterator[list[Sequence[np.ndarray]]]:
-    """Groups that go together, in order."""
-    wave: list[Sequence[np.ndarray]] = []
-    for i, group in enumerate(groups):
-        if len(group) == 0:
-            raise InputError(f'group {i} has no images')
-        wave.append(group)
-        if sum(map(len, wave)) >= WAVE:
-            yield wave
-            wave = []
-    if wave:
-        yield wave
+def _at_sizes(group: Sequence[np.ndarray], chunks: list[Maps]) -> list[np.ndarray]:
+    """Return the map of each image of `group`, at its size."""
+    maps = Prediction(chunks).maps
+    return [resize_map(x, image.shape[:2]) for x, image in zip(maps, group, strict=True)]
+
+
+def _join(parts: Sequence[jax.Array]) -> np.ndarray:
+    return np.concatenate([np.asarray(part) for part in parts])
 
 
 def _chunks(n: int, sizes: Sequence[int]) -> Iterator[slice]:

@@ -1,12 +1,12 @@
 """The network in parts, each compiled for a few images: a group of any size runs in their memory.
 
-Without batch norm (`weights.folding`) an image meets its group only in the GAM: through the matches
-of its positions in the other images, and through the group's mean, the consensus. So features are
-made for some images at a time, similarities for a block of images by a block of images, and maps
-again for some images at a time.
+Without batch norm (`weights.folding`) an image meets its group only in the GAM, which gives the
+consensus. So `encode` runs on some images at a time, `consensus` on the x5 of the whole group, and
+`decode` again on some images at a time. Every result stays on the device until someone reads it.
 """
 
 import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -14,27 +14,32 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from gconet_jax.affinity import best_matches
+from gconet_jax.models.confidence import overflows
+from gconet_jax.models.consensus import consensus
 from gconet_jax.models.gconet_plus import GCoNetPlus, image_size, normalize
 
 Features = tuple[jax.Array, ...]  # x1 to x5 of B images
 
-BLOCK = 8  # images by images of which similarities exist at once
+# The x5 of a group are padded to a power of two up to this many images, then to a multiple of it:
+# so few programs serve groups of every size.
+PADDED_TO = 32
 
 
-class Confidence(NamedTuple):
-    """What becomes the map of B images, (B, H, W) each: sigmoid(k (P - T)), or P without CEM."""
+class Maps(NamedTuple):
+    """The maps of B images with everything that decides between them; (B, H, W) float32 each."""
 
-    prob: jax.Array
-    thresh: jax.Array
+    steep: jax.Array  # sigmoid(k (P - T)); P without CEM
+    fallback: jax.Array  # sigmoid(k_fallback (P - T)); P without CEM
+    overflowed: jax.Array  # () bool: exp(-k (P - T)) overflows float32 in one of these images
+    prob: jax.Array  # P of the CEM; without CEM, the map
+    thresh: jax.Array  # T of the CEM; without CEM, 0.5
 
 
 class Look(NamedTuple):
-    """What the network makes of B images between x5 and P."""
+    """What the network computes for B images between x5 and P."""
 
-    stages: tuple[
-        jax.Array, ...
-    ]  # of the decoder, mean over channels of absolute values: (B, h, w)
+    # Stages of the decoder, mean over channels of absolute values: (B, h, w) each.
+    stages: tuple[jax.Array, ...]
     # Of the most likely class of the auxiliary classifier, before its bias (class activation maps,
     # Zhou et al., CVPR 2016): (B, h, w); None without a classifier.
     class_activation: jax.Array | None
@@ -45,51 +50,51 @@ class Stages:
 
     def __init__(self, model: GCoNetPlus, device: Any = None):
         self.config = model.config
+        self._device = device
         self._graph, weights = nnx.split(model)
         self._weights = jax.device_put(weights, device)
 
     def encode(self, images: np.ndarray) -> Features:
-        """uint8 (B, H, W, 3), H and W multiples of 16, to features."""
+        """Return the features of uint8 images (B, H, W, 3), H and W multiples of 16."""
         return _encode(self._graph, self._weights, images)
 
-    def attention(self, x5: jax.Array | np.ndarray) -> np.ndarray:
-        """How much the GAM attends to each position of a group x5 (n, h, w, C): (n, h, w)."""
-        n, size = len(x5), x5.shape[1:3]
-        blocks, valid = _blocks(x5)
-        projected = [_project(self._graph, self._weights, block) for block in blocks]
-        rows = []
-        for query, _ in projected:
-            best = jnp.zeros(query.shape[1:3])
-            for (_, key), counted in zip(projected, valid, strict=True):
-                best = _add_matches(self.config.affinity, best, query, key, counted)
-            rows.append(np.asarray(_attention(self._graph, self._weights, best / n, size)))
-        return np.concatenate(rows)[:n]
-
-    def consensus(self, x5: jax.Array | np.ndarray) -> jax.Array:
-        """What a group of n images (n, h, w, C) has in common: (C,)."""
+    def consensus(self, x5: Sequence[jax.Array]) -> jax.Array:
+        """Return what a group has in common, (C,), from its x5 in parts, (B, h, w, C) each."""
         if not self.config.gam:
-            return jnp.ones(x5.shape[-1])
-        attention, _ = _blocks(self.attention(x5))
-        total = jnp.zeros(x5.shape[-1])
-        for block, valid, where in zip(*_blocks(x5), attention, strict=True):
-            total = _add_attended(self._graph, self._weights, total, block, where, valid)
-        return total / len(x5)
+            return jnp.ones(x5[0].shape[-1])
+        return _consensus(self._graph, self._weights, *self._gather(x5))
 
-    def decode(self, features: Features, shared: jax.Array | np.ndarray) -> Confidence:
-        """Features of B images under the consensus of the group of each, (B, C)."""
+    def attention(self, x5: Sequence[jax.Array]) -> np.ndarray:
+        """Return how much the GAM attends to each position of a group's n images: (n, h, w)."""
+        group, count = self._gather(x5)
+        return np.asarray(_attention(self._graph, self._weights, group, count))[:count]
+
+    def decode(self, features: Features, shared: jax.Array) -> Maps:
+        """Return the maps of B images under the consensus (C,) of their group."""
         return _decode(self._graph, self._weights, features, shared)
 
-    def look(self, features: Features, shared: jax.Array | np.ndarray) -> Look:
-        """What `decode` passes through on the way."""
+    def look(self, features: Features, shared: jax.Array) -> Look:
+        """Return what `decode` computes on the way."""
         return _look(self._graph, self._weights, features, shared)
 
+    def _gather(self, parts: Sequence[jax.Array]) -> tuple[jax.Array, np.int32]:
+        """Join parts (B, ...) into one array padded with zeros; return it and the true count."""
+        count = sum(map(len, parts))
+        if count <= PADDED_TO:
+            size = 1 << (count - 1).bit_length()
+        else:
+            size = -(-count // PADDED_TO) * PADDED_TO
+        shape = size, *parts[0].shape[1:]
+        group, start = jnp.zeros(shape, parts[0].dtype, device=self._device), 0
+        for part in parts:
+            group = _place(group, part, np.int32(start))
+            start += len(part)
+        return group, np.int32(count)
 
-def _blocks(x: jax.Array | np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """(n, ...) in blocks of BLOCK, the last one padded, and which of each are no padding."""
-    n = len(x)
-    padded = np.pad(x, [(0, -n % BLOCK), *[(0, 0)] * (x.ndim - 1)])
-    count = len(padded) // BLOCK
-    return np.split(padded, count), np.split(np.arange(len(padded)) < n, count)
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _place(group: jax.Array, part: jax.Array, start: jax.Array) -> jax.Array:
+    return jax.lax.dynamic_update_slice_in_dim(group, part, start, axis=0)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -99,54 +104,35 @@ def _encode(graph: nnx.GraphDef, weights: Any, images: jax.Array) -> Features:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _project(graph: nnx.GraphDef, weights: Any, x5: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Queries and keys (1, B, h·w, C)."""
-    return nnx.merge(graph, weights).gam.project(x5[None])
+def _consensus(graph: nnx.GraphDef, weights: Any, x5: jax.Array, count: jax.Array) -> jax.Array:
+    valid = (jnp.arange(len(x5), dtype=count.dtype) < count)[None]
+    shared = consensus(nnx.merge(graph, weights).gam(x5[None], valid), valid)
+    return shared[0, 0, 0, 0]
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _add_matches(
-    form: str, total: jax.Array, query: jax.Array, key: jax.Array, valid: jax.Array
-) -> jax.Array:
-    """Adds to (B, S) the best match of each position in each of the valid images of `key`."""
-    best = best_matches(query, key, form)[0]
-    return total + jnp.where(valid[None, None], best, 0).sum(axis=-1)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 3))
-def _attention(
-    graph: nnx.GraphDef, weights: Any, affinity: jax.Array, size: tuple[int, ...]
-) -> jax.Array:
-    return nnx.merge(graph, weights).gam.attention(affinity[None], size)[0]
+def _attention(graph: nnx.GraphDef, weights: Any, x5: jax.Array, count: jax.Array) -> jax.Array:
+    valid = (jnp.arange(len(x5), dtype=count.dtype) < count)[None]
+    return nnx.merge(graph, weights).gam.attention(x5[None], valid)[0]
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _add_attended(
-    graph: nnx.GraphDef,
-    weights: Any,
-    total: jax.Array,
-    x5: jax.Array,
-    attention: jax.Array,
-    valid: jax.Array,
-) -> jax.Array:
-    """Adds to (C,) the means over positions of the attended features of the valid images."""
-    attended = nnx.merge(graph, weights).gam.attend(x5[None], attention[None])[0]
-    means = attended.astype(jnp.float32).mean(axis=(1, 2))
-    return total + jnp.where(valid[:, None], means, 0).sum(axis=0)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _decode(graph: nnx.GraphDef, weights: Any, features: Features, shared: jax.Array) -> Confidence:
-    weighted = features[-1] * shared[:, None, None, :].astype(features[-1].dtype)
-    valid = jnp.ones((1, len(shared)), bool)
-    maps = nnx.merge(graph, weights).decode(weighted[None], features, valid)[0]
-    return Confidence(maps.prob[0], maps.thresh[0])
+def _decode(graph: nnx.GraphDef, weights: Any, features: Features, shared: jax.Array) -> Maps:
+    model, x5 = nnx.merge(graph, weights), features[-1]
+    weighted = x5 * shared[None, None, None].astype(x5.dtype)
+    valid = jnp.ones((1, len(x5)), bool)
+    prob, thresh = (x[0] for x in model.decode(weighted[None], features, valid)[0][1:3])
+    if model.cem is None:
+        return Maps(prob, prob, jnp.asarray(False), prob, thresh)
+    config, difference = model.config, prob - thresh
+    steep, fallback = (nnx.sigmoid(k * difference) for k in (config.k, config.k_fallback))
+    return Maps(steep, fallback, overflows(difference, config.k).any(), prob, thresh)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _look(graph: nnx.GraphDef, weights: Any, features: Features, shared: jax.Array) -> Look:
     model, x5 = nnx.merge(graph, weights), features[-1]
-    weighted = x5 * shared[:, None, None, :].astype(x5.dtype)
+    weighted = x5 * shared[None, None, None].astype(x5.dtype)
     valid = jnp.ones(len(x5), bool)
     stages = model.decoder(weighted, features[:-1], image_size(features), valid).stages
     activation = None

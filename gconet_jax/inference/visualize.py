@@ -10,7 +10,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from gconet_jax.inference.out_folder import writing_to
-from gconet_jax.inference.predictor import Prediction, Predictor
+from gconet_jax.inference.predictor import Predictor
 from gconet_jax.input_pipeline.files import DataError
 from gconet_jax.input_pipeline.photos import find_groups, read_photo
 from gconet_jax.input_pipeline.pixels import to_square
@@ -27,7 +27,7 @@ class Inside(NamedTuple):
 
     Attributes:
         images: (m, S, S, 3) uint8.
-        prediction: of the shown images.
+        maps, prob, thresh: M, P and T of the CEM, (m, S, S) float32 each.
         attention: of the GAM over the positions of each, (m, h, w) of sum 1; None without GAM.
         stages: of the decoder, from its top block down, mean over channels of absolute values,
             (m, h, w) each (Figure 2 of the paper).
@@ -37,7 +37,9 @@ class Inside(NamedTuple):
     """
 
     images: np.ndarray
-    prediction: Prediction
+    maps: np.ndarray
+    prob: np.ndarray
+    thresh: np.ndarray
     attention: np.ndarray | None
     stages: tuple[np.ndarray, ...]
     class_activation: np.ndarray | None
@@ -52,22 +54,20 @@ def look_inside(predictor: Predictor, images: np.ndarray, *, shown: int = SHOWN)
     stages = predictor.stages
     chosen = np.unique(np.linspace(0, len(images) - 1, shown).round().astype(int))
     chunks = [images[i : i + CHUNK] for i in range(0, len(images), CHUNK)]
-    x5 = np.concatenate([np.asarray(stages.encode(chunk)[-1]) for chunk in chunks])
-    shared = np.asarray(stages.consensus(x5))
-    look = stages.look(stages.encode(images[chosen]), np.tile(shared, (len(chosen), 1)))
+    x5 = [stages.encode(chunk)[-1] for chunk in chunks]
+    shared = stages.consensus(x5)
+    look = stages.look(stages.encode(images[chosen]), shared)
     activation = None if look.class_activation is None else np.asarray(look.class_activation)
-    (prediction,) = predictor.predict([images])
+    prediction = predictor.predict(images)
     return Inside(
         images=images[chosen],
-        prediction=prediction._replace(
-            maps=prediction.maps[chosen],
-            prob=prediction.prob[chosen],
-            thresh=prediction.thresh[chosen],
-        ),
+        maps=prediction.maps[chosen],
+        prob=prediction.prob[chosen],
+        thresh=prediction.thresh[chosen],
         attention=stages.attention(x5)[chosen] if stages.config.gam else None,
         stages=tuple(np.asarray(stage) for stage in look.stages),
         class_activation=activation,
-        consensus=shared,
+        consensus=np.asarray(shared),
     )
 
 
@@ -85,9 +85,9 @@ def group_figure(inside: Inside) -> Figure:
         ('attention', inside.attention, False),
         *((f'stage {len(inside.stages) - i}', x, False) for i, x in enumerate(inside.stages)),
         ('class activation', inside.class_activation, False),
-        ('P', inside.prediction.prob, True),
-        ('T', inside.prediction.thresh, True),
-        ('map', inside.prediction.maps, True),
+        ('P', inside.prob, True),
+        ('T', inside.thresh, True),
+        ('map', inside.maps, True),
     ]
     present = [(name, x, unit) for name, x, unit in columns if x is not None]
     figure = Figure(

@@ -36,10 +36,11 @@ class GroupAffinity(nnx.Module):
         query, key = (layers.apart(part(flat), (g, n)) for part in (self.query, self.key))
         return query.reshape(g, n, h * w, channels), key.reshape(g, n, h * w, channels)
 
-    def attention(self, affinity: jax.Array, size: tuple[int, ...]) -> jax.Array:
-        """Affinities (G, N, h·w) -> (G, N, h, w) of sum 1 over an image, for size = (h, w)."""
+    def attention(self, x5: jax.Array, valid: jax.Array) -> jax.Array:
+        """x5 (G, N, h, w, C), valid (G, N) -> attention (G, N, h, w), of sum 1 over an image."""
+        affinity = group_affinity(*self.project(x5), valid, self.form)
         scores = affinity * self.value.kernel.shape[2] ** -0.5
-        return jax.nn.softmax(scores, axis=-1).reshape(*affinity.shape[:2], *size)
+        return jax.nn.softmax(scores, axis=-1).reshape(x5.shape[:4])
 
     def attend(self, x5: jax.Array, attention: jax.Array) -> jax.Array:
         """x5 (G, N, h, w, C) under attention (G, N, h, w) -> features of the shape of x5."""
@@ -65,8 +66,7 @@ class GroupAffinity(nnx.Module):
 
     def __call__(self, x5: jax.Array, valid: jax.Array) -> jax.Array:
         """x5 (G, N, h, w, C), valid (G, N) -> attended features, of the shape of x5."""
-        affinity = group_affinity(*self.project(x5), valid, self.form)
-        return self.attend(x5, self.attention(affinity, x5.shape[2:4]))
+        return self.attend(x5, self.attention(x5, valid))
 
 
 def consensus(attended: jax.Array, valid: jax.Array) -> jax.Array:
