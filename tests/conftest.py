@@ -1,15 +1,40 @@
-"""Strict JAX for every test: eight CPU devices, no silent promotion of types or ranks."""
+"""Strict JAX for every test: eight CPU devices, no silent promotion of types or ranks.
+
+The tests run on the CPU unless JAX_PLATFORMS names another platform:
+
+    JAX_PLATFORMS=cuda python -m pytest tests/test_parity.py
+"""
 
 import os
+import subprocess
+import sys
 import tempfile
 
-os.environ['JAX_PLATFORMS'] = 'cpu'
-# Most of the time of the tests is compilation. LLVM's optimisations and the newer emitters are most
-# of that, and of no use to programs that run once: a step compiles in a sixth of the time.
-os.environ['XLA_FLAGS'] = (
-    '--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0 '
-    '--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1'
+os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+os.environ.setdefault('JAX_NUM_CPU_DEVICES', '8')
+
+# Compilation takes most of the time of the tests, and LLVM's optimisations and the newer emitters
+# take most of that. Programs that run once do not need them.
+QUICK_COMPILATION = (
+    '--xla_backend_optimization_level=0',
+    '--xla_cpu_use_fusion_emitters=false',
+    '--xla_cpu_parallel_codegen_split_count=1',
 )
+
+
+def known_flags(flags: tuple[str, ...]) -> tuple[str, ...]:
+    """Return those of `flags` that the installed XLA knows; it aborts on the others."""
+
+    def accepts(some: tuple[str, ...]) -> bool:
+        command = [sys.executable, '-c', 'import jax; jax.devices("cpu")']
+        env = os.environ | {'XLA_FLAGS': ' '.join(some), 'JAX_PLATFORMS': 'cpu'}
+        return subprocess.run(command, env=env, capture_output=True).returncode == 0
+
+    return flags if accepts(flags) else tuple(flag for flag in flags if accepts((flag,)))
+
+
+if 'PYTEST_XDIST_WORKER' not in os.environ:  # the workers inherit what the first process sets
+    os.environ['XLA_FLAGS'] = ' '.join(known_flags(QUICK_COMPILATION))
 # The processes of the tests, and the next run, share what they compile.
 os.environ['JAX_COMPILATION_CACHE_DIR'] = f'{tempfile.gettempdir()}/gconet-jax-tests-{os.getuid()}'
 
