@@ -5,6 +5,8 @@ The tests run on the CPU unless JAX_PLATFORMS names another platform:
     JAX_PLATFORMS=cuda python -m pytest tests/test_parity.py
 """
 
+# ruff: noqa: E402  JAX reads the environment when it is imported.
+
 import os
 import subprocess
 import sys
