@@ -1,4 +1,4 @@
-"""Windows and macOS, as far as Linux can tell: packages and functions that they lack are removed."""
+"""Windows and macOS, as far as Linux can tell: what they lack is removed."""
 
 import json
 import os
