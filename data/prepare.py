@@ -12,11 +12,15 @@ import sys
 import tempfile
 from pathlib import Path
 
-import tensorflow_datasets as tfds
-
-from data.cosod import BUILDERS
-from gconet_jax.errors import InputError
+from gconet_jax.errors import InputError, missing_package
 from gconet_jax.input_pipeline.layouts import prepared_name
+
+try:
+    import tensorflow_datasets as tfds
+
+    from data.cosod import BUILDERS
+except ImportError as missing:
+    sys.exit(f'error: cannot prepare data: {missing_package(missing)}')
 
 
 def prepare(dataset: str, source: Path, out: Path, *, skip_bad: bool = False) -> Path:

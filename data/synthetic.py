@@ -92,7 +92,7 @@ def generate(
     settings = {'seed': seed, 'size': size, 'train': list(train), 'test': list(test)}
     if root.is_file() or (root.exists() and any(root.iterdir())):
         note = root / SETTINGS
-        if note.is_file() and json.loads(note.read_text()) == settings:
+        if note.is_file() and json.loads(note.read_text(encoding='utf-8')) == settings:
             print(f'{root} holds this set already')
             return
         raise FileExistsError(f'{root} holds something else; remove it or name another folder')
@@ -106,7 +106,7 @@ def generate(
         with multiprocessing.get_context('spawn').Pool(processes) as pool:
             for _ in tqdm(pool.imap_unordered(_draw_group, jobs), total=len(jobs), unit='group'):
                 pass
-        (partial / SETTINGS).write_text(json.dumps(settings) + '\n')
+        (partial / SETTINGS).write_text(json.dumps(settings) + '\n', encoding='utf-8')
         if root.exists():
             root.rmdir()
         partial.chmod(0o755)

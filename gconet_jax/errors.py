@@ -14,6 +14,14 @@ class CheckpointError(InputError):
     """A checkpoint or its run is missing, broken, or of another config; the message names it."""
 
 
+def missing_package(error: ImportError) -> str:
+    """Say where to get a package that is installed with this one, but not on Windows."""
+    return (
+        f'{error}; training and prepared data sets need Linux, macOS or WSL, where '
+        'pip install gconet-jax installs all packages'
+    )
+
+
 def some(names: Sequence[str], shown: int) -> str:
     """The first names, for a message that gives their number too: 'a, b, ...'."""
     return ', '.join(names[:shown]) + (', ...' if len(names) > shown else '')

@@ -178,7 +178,24 @@ def test_what_the_disk_does_not_give_is_not_left_out_for_good(root, monkeypatch)
     assert [len(group.images) for group in build(root, skip_bad=True).groups] == [3, 2, 2]
 
 
-def test_a_full_disk_is_said_before_anything_is_decoded(root):
+@pytest.fixture(params=['as here', 'as on macOS'])
+def system(request, monkeypatch):
+    """Without `os.posix_fallocate`, as on macOS, too."""
+    if request.param == 'as on macOS':
+        monkeypatch.delattr(os, 'posix_fallocate', raising=False)
+
+
+def test_room_is_taken_on_every_system(root, system, monkeypatch):
+    monkeypatch.setattr(cache_lib, 'BLOCK_BYTES', 100)  # less than an array
+    cache = build(root)
+    assert_holds_the_files(cache)
+    array = cache_lib._reserve(root / 'array.npy', (3, 700))
+    assert (root / 'array.npy').stat().st_blocks * 512 >= array.nbytes
+    assert not np.load(root / 'array.npy').any()
+
+
+def test_a_full_disk_is_said_before_anything_is_decoded(root, system, monkeypatch):
+    monkeypatch.setattr(cache_lib, 'open_pair', lambda *_: pytest.fail('decoded'))
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))  # the same error path as a full disk
     try:

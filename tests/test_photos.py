@@ -143,6 +143,13 @@ def test_no_output_overwrites_another():
     assert output_names(files) == ['1_jpg', '1_png', '2', '1_jpg_2']
 
 
+def test_names_that_differ_in_case_alone_are_no_two_files_on_every_system(tmp_path):
+    files = [Path(name) for name in ('a/IMG.jpg', 'a/img.png', 'b/Img.JPG', 'b/other.jpg')]
+    assert output_names(files) == ['IMG_jpg', 'img_png', 'Img_JPG_2', 'other']
+    touch(tmp_path, 'a/Cats/1.jpg', 'b/cats/2.jpg')
+    assert list(find_groups([tmp_path / 'a', tmp_path / 'b'])) == ['Cats', 'cats_2']
+
+
 def test_an_input_given_twice_is_taken_once(tmp_path, monkeypatch):
     (tmp_path / 'a').mkdir()
     (tmp_path / 'a' / '1.jpg').touch()

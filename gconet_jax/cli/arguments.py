@@ -7,6 +7,7 @@ from typing import Any
 
 from absl import logging
 
+from gconet_jax.cli.startup import check_environment
 from gconet_jax.errors import InputError
 
 
@@ -40,6 +41,7 @@ def split(value: str | None) -> tuple[str, ...]:
 def told(run: Callable[[], int]) -> int:
     """What `run` returns, or 1 with what the user can mend in a line instead of a traceback."""
     try:
+        check_environment()
         return run()
     except InputError as error:
         print(f'error: {error}', file=sys.stderr)

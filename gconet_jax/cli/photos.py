@@ -29,10 +29,10 @@ def predict(argv: Sequence[str]) -> int:
     parser.add_argument('--processes', type=int, default=1, help='hosts that share the groups')
     arguments = parser.parse_args(argv[1:])
 
-    from gconet_jax.inference.command import predict as predict_all
-    from gconet_jax.inference.options import Options
-
     def run() -> int:
+        from gconet_jax.inference.command import predict as predict_all
+        from gconet_jax.inference.options import Options
+
         options = Options(
             inputs=tuple(arguments.inputs),
             out=arguments.out,
@@ -60,9 +60,9 @@ def look(argv: Sequence[str]) -> int:
     add_model(parser)
     arguments = parser.parse_args(argv[1:])
 
-    from gconet_jax.inference import visualize
-
     def run() -> int:
+        from gconet_jax.inference import visualize
+
         for problem in visualize.look(_predictor(arguments), arguments.inputs, arguments.out):
             print(f'passed over: {problem}', file=sys.stderr)
         print(f'figures are in {arguments.out}')

@@ -11,7 +11,7 @@ from ml_collections import config_flags
 
 from gconet_jax.cli.arguments import split, told
 from gconet_jax.cli.compilation import keep_programs
-from gconet_jax.errors import InputError
+from gconet_jax.errors import InputError, missing_package
 from gconet_jax.host_memory import keep_freed_memory
 
 PACKAGE = Path(__file__).parents[1]  # a wheel has the configs in it
@@ -47,7 +47,11 @@ def train(argv: Sequence[str]) -> int:
 
         from gconet_jax.config_dict import from_config_dict
         from gconet_jax.training import distributed
-        from gconet_jax.training.trainer import train
+
+        try:
+            from gconet_jax.training.trainer import train
+        except ModuleNotFoundError as error:
+            raise InputError(f'cannot train: {missing_package(error)}') from error
 
         if config.value is None or workdir.value is None:
             raise InputError('--config and --workdir are needed')
@@ -128,10 +132,10 @@ def check(argv: Sequence[str]) -> int:
     parser.add_argument('--sheets', type=Path, default=Path('runs/check'), help='contact sheets')
     arguments = parser.parse_args(argv[1:])
 
-    from gconet_jax.input_pipeline.layouts import find_sets
-    from gconet_jax.input_pipeline.report import report
-
     def run() -> int:
+        from gconet_jax.input_pipeline.layouts import find_sets
+        from gconet_jax.input_pipeline.report import report
+
         names = arguments.sets or find_sets(arguments.root)
         text, problems = report(arguments.root, names, arguments.sheets)
         print(text)

@@ -15,12 +15,12 @@ def export(argv: Sequence[str]) -> int:
     add_model(parser)
     arguments = parser.parse_args(argv[1:])
 
-    from gconet_jax.inference.export import export_onnx, export_stablehlo
-    from gconet_jax.weights.folder import model_card, save_folder
-
     out: Path = arguments.out
 
     def run() -> int:
+        from gconet_jax.inference.export import export_onnx, export_stablehlo
+        from gconet_jax.weights.folder import model_card, save_folder
+
         if out.suffix not in ('.onnx', '.stablehlo', ''):
             raise InputError(f"{out}: the suffix must be '.onnx', '.stablehlo', or none: a folder")
         model, size = load_model(arguments)
@@ -53,13 +53,13 @@ def convert(argv: Sequence[str]) -> int:
     parser.add_argument('--push', metavar='USER/NAME', help='put the folder on the hub, too')
     arguments = parser.parse_args(argv[1:])
 
-    from gconet_jax.weights import formats, hub
-    from gconet_jax.weights.calibration import calibrate_file
-    from gconet_jax.weights.folder import model_card, save_folder
-
     out: Path = arguments.out
 
     def run() -> int:
+        from gconet_jax.weights import formats, hub
+        from gconet_jax.weights.calibration import calibrate_file
+        from gconet_jax.weights.folder import model_card, save_folder
+
         _refuse_ignored(arguments)
         if arguments.calibrate:
             used = calibrate_file(arguments.model, arguments.calibrate, out)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gconet_jax.config import Config, DataConfig
+from gconet_jax.device_memory import memory_errors
 from gconet_jax.errors import InputError
 from gconet_jax.evaluation import evaluator, pictures
 from gconet_jax.evaluation.report import write_report
@@ -162,6 +163,7 @@ class _Sweep:
         ]
 
 
+@memory_errors()
 def _score_checkpoint(run: Source, step: int, sets: Sets, options: Options, *, ema: bool) -> Scores:
     config, model, _ = restore.load_model(run.path, str(step), ema=ema)
     folder = run.path / 'maps' / _version(step, ema=ema)

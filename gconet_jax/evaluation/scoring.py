@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import multiprocessing
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
@@ -34,6 +35,7 @@ PROTOCOLS = {'eval-co-sod': metrics.score_image, 'pysodmetrics': pysodmetrics.sc
 AHEAD = 64  # calls that wait or whose results wait, so that memory is bounded
 CHUNK = 8  # files of a call, so that what calls cost does not count
 KEPT_BYTES = 31 << 20  # just below the most that glibc goes by
+WINDOWS_WORKERS = 61  # the most that Python's process pools allow there
 SHOWN = 3  # files that a remark names before it only counts
 
 Submit = Callable[..., 'Future[Any]']
@@ -159,6 +161,8 @@ def pool(workers: int) -> Iterator[Submit]:
     if workers == 0:
         yield _call
         return
+    if sys.platform == 'win32':
+        workers = min(workers, WINDOWS_WORKERS)
     executor = ProcessPoolExecutor(
         workers, multiprocessing.get_context('spawn'), initializer=_start_worker
     )

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from gconet_jax.device_memory import memory_errors
 from gconet_jax.errors import InputError
 from gconet_jax.futures import in_order
 from gconet_jax.inference import outputs
@@ -44,6 +45,7 @@ class Loaded(NamedTuple):
     problems: list[str]
 
 
+@memory_errors()
 def predict(predictors: Sequence[Predictor], options: Options) -> list[str]:
     """Predicts every group and writes what is made of it, with progress.
 

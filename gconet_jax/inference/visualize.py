@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from tqdm import tqdm
 
+from gconet_jax.device_memory import memory_errors
 from gconet_jax.inference.out_folder import writing_to
 from gconet_jax.inference.predictor import Predictor
 from gconet_jax.input_pipeline.files import DataError
@@ -122,6 +123,7 @@ def similarity_figure(consensus: Mapping[str, np.ndarray]) -> Figure:
     return figure
 
 
+@memory_errors()
 def look(predictor: Predictor, inputs: Sequence[Path], out: Path) -> list[str]:
     """Writes `<out>/<group>.png` for each group of photos, and `<out>/similarity.png` of all.
 

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import BinaryIO, NamedTuple, cast
 
 import numpy as np
 from filelock import FileLock
@@ -28,6 +28,7 @@ FORMAT = 1  # of the files; a change makes every cache be built anew
 # Of a cache's key, in hexadecimal digits: where the files are, and what state they are in.
 SOURCE_DIGITS, STATE_DIGITS = 6, 10
 _DIGIT = '[0-9a-f]'  # as a pattern of names
+BLOCK_BYTES = 2**24  # that are written at once
 _DONE = 'cache.json'  # what was wrong with which image; names the rest by its presence
 
 
@@ -79,7 +80,7 @@ def cached(
                 f'cannot build the cache {final}: {error}; make room, name another folder in '
                 'data.cache_dir, or do without: data.cache=False'
             ) from error
-    found = json.loads((final / _DONE).read_text())
+    found = json.loads((final / _DONE).read_text(encoding='utf-8'))
     good = without_bad(groups, found, skip_bad=skip_bad)
     rows, first = [], 0
     for several in found:
@@ -116,7 +117,7 @@ def _build(groups: Sequence[Group], image_size: int, final: Path, skip_bad: bool
             without_bad(groups, found, skip_bad=False)
         images.flush()
         masks.flush()
-        (partial / _DONE).write_text(json.dumps(found))
+        (partial / _DONE).write_text(json.dumps(found), encoding='utf-8')
         if final.exists():
             shutil.rmtree(final)
         partial.chmod(0o755)
@@ -129,8 +130,19 @@ def _reserve(path: Path, shape: tuple[int, ...]) -> np.memmap:
     """A new array on the disk, whose room is taken at once: writing to it cannot fail later."""
     array = np.lib.format.open_memmap(path, 'w+', np.uint8, shape)
     with path.open('r+b') as file:
-        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        if hasattr(os, 'posix_fallocate'):
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        else:  # macOS
+            _write_zeros(file, from_=array.offset)
     return array
+
+
+def _write_zeros(file: BinaryIO, *, from_: int) -> None:
+    """Take the room of a file from byte `from_` to its end, by writing all of it."""
+    left = file.seek(0, os.SEEK_END) - from_
+    file.seek(from_)
+    while left > 0:
+        left -= file.write(bytes(min(left, BLOCK_BYTES)))
 
 
 def _key(groups: Sequence[Group], image_size: int) -> str:

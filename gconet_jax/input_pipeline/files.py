@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
-from gconet_jax.errors import InputError
+from gconet_jax.errors import InputError, missing_package
 
 EXIF_ORIENTATION = 0x0112
 # PIL's names of what is read. Others are not tried, whatever a file is called: PIL would hand
@@ -75,13 +75,15 @@ def open_prepared(folder: str) -> Any:
     Raises:
       DataError: the folder holds no prepared set, or one that TFDS cannot read.
     """
-    import tensorflow_datasets as tfds  # a second to import, and plain folders do without
-
     try:
+        import tensorflow_datasets as tfds  # a second to import, and plain folders do without
+
         builder: Any = tfds.builder_from_directory(folder)
         (split,) = builder.info.splits
         skip = tfds.decode.SkipDecoding()
         return builder.as_data_source(split, decoders={'image': skip, 'mask': skip})
+    except ImportError as error:
+        raise DataError(f'{folder} cannot be read: {missing_package(error)}') from error
     except Exception as error:  # whatever a folder that is no data set makes TFDS raise
         raise DataError(
             f'{folder} is no prepared set: {error}; remove it and prepare the set again'

@@ -54,10 +54,11 @@ def find_groups(inputs: Sequence[Path], *, leave_out: Path | None = None) -> dic
     """
     left_out = leave_out.resolve() if leave_out else None
     groups: dict[str, list[Path]] = {}
+    taken: set[str] = set()
     inputs = list({path.resolve(): path for path in inputs}.values())  # none twice
     single = [path for path in inputs if path.is_file()]
     if single:
-        groups[single[0].resolve().parent.name or 'photos'] = single
+        groups[_free(single[0].resolve().parent.name or 'photos', taken)] = single
     for path in inputs:
         if not path.exists():
             raise DataError(f'{path} is neither a folder nor a file')
@@ -72,8 +73,8 @@ def find_groups(inputs: Sequence[Path], *, leave_out: Path | None = None) -> dic
             photos = [Path(folder) / name for name in sorted(names) if _is_photo(name)]
             if photos:
                 below = Path(folder).relative_to(path)
-                name = path.resolve().name if below == Path() else str(below)
-                groups[_free(name, groups)] = photos
+                name = path.resolve().name if below == Path() else below.as_posix()
+                groups[_free(name, taken)] = photos
     if not groups:
         raise DataError(
             f'no photos ({", ".join(SUFFIXES)}) in {", ".join(str(path) for path in inputs)}'
@@ -85,13 +86,15 @@ def output_names(files: Sequence[Path]) -> list[str]:
     """A name without suffix for what is made of each file of a group.
 
     Where two files differ in their suffix or their folder alone, all keep the suffix, and later
-    ones get a number.
+    ones get a number. Names that differ in case alone count as equal, as they are one file on
+    Windows and macOS.
     """
-    stems = Counter(file.stem for file in files)
-    names: list[str] = []
+    stems = Counter(file.stem.casefold() for file in files)
+    taken: set[str] = set()
+    names = []
     for file in files:
-        name = file.stem if stems[file.stem] == 1 else f'{file.stem}_{file.suffix[1:]}'
-        names.append(_free(name, names))
+        alone = stems[file.stem.casefold()] == 1
+        names.append(_free(file.stem if alone else f'{file.stem}_{file.suffix[1:]}', taken))
     return names
 
 
@@ -110,8 +113,10 @@ def _is_photo(name: str) -> bool:
     return name.lower().endswith(SUFFIXES) and not name.startswith('.')
 
 
-def _free(name: str, taken: Sequence[str] | dict[str, list[Path]]) -> str:
+def _free(name: str, taken: set[str]) -> str:
+    """Return the name, with a number if it is in `taken` in any case, and add it there."""
     numbered, i = name, 2
-    while numbered in taken:
+    while numbered.casefold() in taken:
         numbered, i = f'{name}_{i}', i + 1
+    taken.add(numbered.casefold())
     return numbered

@@ -51,7 +51,8 @@ def write_config(workdir: Path, config: Config) -> None:
             )
     if jax.process_index() == 0:
         with whole_file(path) as partial:
-            partial.write_text(json.dumps(dataclasses.asdict(config), indent=2) + '\n')
+            text = json.dumps(dataclasses.asdict(config), indent=2) + '\n'
+            partial.write_text(text, encoding='utf-8')
 
 
 def _fields(config: Config) -> dict[str, Any]:
@@ -71,6 +72,6 @@ def read_config(workdir: Path) -> Config:
     if not path.is_file():
         raise CheckpointError(f'{workdir} holds no run: there is no {path}')
     try:
-        return from_config_dict(json.loads(path.read_text()))
+        return from_config_dict(json.loads(path.read_text(encoding='utf-8')))
     except ValueError as error:
         raise CheckpointError(f'{path} is broken: {error}') from error

@@ -31,7 +31,7 @@ class MetricWriter:
             return
         self._wandb = _wandb_run(workdir, wandb, config) if wandb else None
         self._workdir = workdir
-        self._lines = (workdir / 'metrics.jsonl').open('a')
+        self._lines = (workdir / 'metrics.jsonl').open('a', encoding='utf-8')
         self._tensorboard = SummaryWriter(str(workdir / 'tensorboard'))
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:

@@ -1,15 +1,16 @@
 """The compiled programs of a run: one for each size of batch, and what memory they take."""
 
 import contextlib
-import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
+import psutil
 from flax import nnx
 from jax.sharding import Mesh
 
+from gconet_jax import device_memory
 from gconet_jax.config import Config
 from gconet_jax.training.progress import say
 from gconet_jax.training.safeguards import TrainingError
@@ -102,23 +103,15 @@ def memory_of(device: Any) -> int:
     stats = device.memory_stats() or {}
     if 'bytes_limit' in stats:
         return stats['bytes_limit']
-    machine = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
-    return machine // jax.local_device_count()
+    return psutil.virtual_memory().total // jax.local_device_count()
 
 
-@contextlib.contextmanager
-def memory_errors() -> Iterator[None]:
+def memory_errors() -> contextlib.AbstractContextManager[None]:
     """Turns a device's lack of memory within into an error that says what to change.
 
     Raises:
       TrainingError: instead of JAX's RESOURCE_EXHAUSTED.
     """
-    try:
-        yield
-    except jax.errors.JaxRuntimeError as error:
-        if 'RESOURCE_EXHAUSTED' not in str(error):
-            raise
-        first_line = str(error).splitlines()[0][:300]
-        raise TrainingError(
-            f'the step does not fit the device: {SMALLER}\n({first_line})'
-        ) from error
+    return device_memory.memory_errors(
+        f'the step does not fit the device: {SMALLER}', TrainingError
+    )

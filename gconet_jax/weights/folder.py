@@ -43,8 +43,8 @@ def save_folder(
         whole.mkdir()
         # Not save_file, whose files none but their owner may read.
         (whole / 'model.safetensors').write_bytes(safetensors.numpy.save(weights))
-        (whole / 'config.json').write_text(json.dumps(config, indent=2) + '\n')
-        (whole / 'README.md').write_text(card)
+        (whole / 'config.json').write_text(json.dumps(config, indent=2) + '\n', encoding='utf-8')
+        (whole / 'README.md').write_text(card, encoding='utf-8')
         whole.rename(folder)
 
 
@@ -85,7 +85,7 @@ def load_folder(folder: str | Path) -> tuple[GCoNetPlus, int]:
         if not (folder / name).is_file():
             raise WeightsError(f'{folder} is no model: it has no {name}')
     try:
-        content = json.loads((folder / 'config.json').read_text())
+        content = json.loads((folder / 'config.json').read_text(encoding='utf-8'))
         config = ModelConfig(**content['model'])
         image_size = DataConfig(image_size=int(content['image_size'])).image_size
     except (ConfigError, KeyError, OSError, TypeError, ValueError) as error:

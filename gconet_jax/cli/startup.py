@@ -1,0 +1,128 @@
+"""What a command checks before JAX starts, so that the user reads one line and not a crash."""
+
+import functools
+import glob
+import io
+import os
+import pkgutil
+import re
+import subprocess
+import sys
+from importlib import metadata, util
+
+from gconet_jax.errors import InputError
+
+PACKAGE = 'gconet-jax'
+# An NVIDIA driver makes the first on Linux, the second under WSL. JAX has no GPUs elsewhere.
+GPU_FILES = ('/dev/nvidia[0-9]*', '/usr/lib/wsl/lib/libcuda.so*')
+# XLA reads XLA_FLAGS when it first needs its options, and aborts the process if it rejects them.
+READ_XLA_FLAGS = 'from jaxlib import xla_client; xla_client.CompileOptions()'
+XLA_TIMEOUT_SECONDS = 60
+
+
+def check_environment() -> None:
+    """Check JAX and its settings, print warnings, and let any text be printed.
+
+    It does not start JAX in this process, and takes a few milliseconds, or half a second if
+    XLA_FLAGS is set.
+
+    Raises:
+        InputError: JAX is too old, or XLA does not accept XLA_FLAGS.
+    """
+    escape_unprintable()
+    check_jax_version()
+    check_xla_flags(os.environ.get('XLA_FLAGS', ''))
+    if 'JAX_PLATFORMS' not in os.environ:
+        warn_of_unused_gpu()
+
+
+def escape_unprintable() -> None:
+    """Print characters that the console's encoding lacks as escapes, instead of failing.
+
+    The names of photos may have any characters, and Windows pipes often use cp1252.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == 'strict':
+            stream.reconfigure(errors='backslashreplace')
+
+
+def check_jax_version() -> None:
+    """Compare the installed JAX with the range that this package declares.
+
+    A newer JAX is only a warning, as it may work.
+
+    Raises:
+        InputError: JAX is older.
+    """
+    from packaging.requirements import Requirement
+
+    try:
+        declared = metadata.requires(PACKAGE) or []
+        installed = metadata.version('jax')
+    except metadata.PackageNotFoundError:  # a source tree that is not installed
+        return
+    for requirement in map(Requirement, declared):
+        if requirement.name != 'jax' or requirement.marker is not None:
+            continue
+        for bound in requirement.specifier:
+            if bound.contains(installed, prereleases=True):
+                continue
+            text = (
+                f'JAX {installed} is installed, and {PACKAGE} needs jax{requirement.specifier}: '
+                f"run pip install 'jax{requirement.specifier}'"
+            )
+            if not bound.operator.startswith('<'):
+                raise InputError(text)
+            _warn(text)
+
+
+@functools.cache
+def check_xla_flags(flags: str) -> None:
+    """Let another process read XLA_FLAGS, where an abort does no harm.
+
+    Raises:
+        InputError: XLA does not know a flag or its value, or cannot read its file of flags.
+    """
+    if not flags.strip():
+        return
+    try:
+        done = subprocess.run(
+            [sys.executable, '-c', READ_XLA_FLAGS],
+            env={**os.environ, 'XLA_FLAGS': flags},
+            capture_output=True,
+            text=True,
+            errors='replace',
+            timeout=XLA_TIMEOUT_SECONDS,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return  # XLA itself will report what is wrong
+    reason = re.search(r"(Unknown flags? in|Couldn't interpret|Could not open).*", done.stderr)
+    if done.returncode and reason:
+        raise InputError(
+            f'XLA does not accept the environment variable XLA_FLAGS: {reason[0]}; correct it, or '
+            'unset XLA_FLAGS'
+        )
+
+
+def warn_of_unused_gpu() -> None:
+    """Warn if this machine has an NVIDIA GPU and JAX has no plugin to use it."""
+    if any(map(glob.glob, GPU_FILES)) and not _jax_plugins():
+        _warn(
+            "JAX cannot use this machine's GPU and runs on the CPU: pip install "
+            f"'{PACKAGE}[cuda13]' (or [cuda12] for an older driver) changes that, and "
+            'JAX_PLATFORMS=cpu silences this line'
+        )
+
+
+def _jax_plugins() -> set[str]:
+    """The names of JAX's plugins for accelerators, found in the two places where JAX looks."""
+    found = {entry.name for entry in metadata.entry_points(group='jax_plugins')}
+    package = util.find_spec('jax_plugins')
+    if package is not None:
+        modules = pkgutil.iter_modules(package.submodule_search_locations)
+        found |= {module.name for module in modules}
+    return found
+
+
+def _warn(text: str) -> None:
+    print(f'warning: {text}', file=sys.stderr)
