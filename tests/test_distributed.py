@@ -172,6 +172,30 @@ def test_processes_wait_for_a_late_one(root, started, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_process_that_hangs_is_not_waited_for_without_end():
+    code = f"""
+import sys, time
+from gconet_jax.training import distributed
+process = int(sys.argv[1])
+distributed.BARRIER_TIMEOUT_S = 10
+distributed.initialize('localhost:{free_port()}', 2, process)
+with distributed.fail_together():
+    distributed.wait_for_processes('both')
+    if process:
+        time.sleep(60)
+    distributed.wait_for_processes('lunch')
+"""
+    commands = [['-c', code, str(process)] for process in range(2)]
+    start = time.monotonic()
+    statuses, outputs = run_together(commands, jax.config.jax_compilation_cache_dir)
+    assert time.monotonic() - start < 50
+    assert statuses[0] == 1
+    assert 'error: not all processes got ready for lunch: ' in outputs[0]
+    assert 'Read the output of the other processes' in outputs[0]
+    assert statuses[1] != 0  # the coordinator is gone
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize('failed', [0, 1])
 def test_a_process_that_fails_ends_the_other(root, started, tmp_path, failed):
     """JAX notices within 100 s that a process ended."""

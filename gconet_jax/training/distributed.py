@@ -12,8 +12,8 @@ from orbax.checkpoint import multihost
 
 from gconet_jax.errors import InputError
 
-# Only a process that is alive and hangs lets this pass: one that ends is noticed in two minutes.
-BARRIER_TIMEOUT_HOURS = 24
+# A process that ends is noticed in two minutes. Only one that is alive and hangs lets this pass.
+BARRIER_TIMEOUT_S = 24 * 60 * 60
 _barriers = itertools.count()
 
 
@@ -67,14 +67,9 @@ def wait_for_processes(what: str) -> None:
     Raises:
       InputError: a process ended or hangs.
     """
-    if jax.process_count() == 1:
-        return
     wait = multihost.get_barrier_sync_fn()
     try:
-        wait(
-            key=f'gconet-jax {next(_barriers)}: {what}',
-            timeout_ms=BARRIER_TIMEOUT_HOURS * 3_600_000,
-        )
+        wait(key=f'gconet-jax {next(_barriers)}: {what}', timeout_ms=BARRIER_TIMEOUT_S * 1000)
     except jax.errors.JaxRuntimeError as error:
         raise InputError(
             f'not all processes got ready for {what}: {str(error).splitlines()[0]}\n'
@@ -86,7 +81,7 @@ def wait_for_processes(what: str) -> None:
 def fail_together() -> Iterator[None]:
     """Ends this process at once if an error leaves the block and there are other processes.
 
-    They would wait for it for ever; so they find it gone, and end as well.
+    The others would wait for it. JAX notices within two minutes that it ended, and ends them.
     """
     try:
         yield
