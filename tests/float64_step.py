@@ -13,6 +13,7 @@ from gconet_jax.config import Config
 from gconet_jax.models.gconet_plus import GCoNetPlus
 from gconet_jax.training import mesh as mesh_lib
 from gconet_jax.training import state as train_state
+from gconet_jax.training.distributed import wait_for_processes
 from gconet_jax.training.step import make_train_step
 
 
@@ -36,7 +37,10 @@ def run(config: Config, batch: dict[str, np.ndarray], mesh: jax.sharding.Mesh) -
         before = _ravel(state.params)
         state = mesh_lib.put_replicated(state, mesh)
         step = make_train_step(graph, config, mesh)
-        new, metrics = step(state, mesh_lib.put_batch(given, mesh))
+        placed = mesh_lib.put_batch(given, mesh)
+        compiled = step.lower(state, placed).compile()
+        wait_for_processes('the step')
+        new, metrics = compiled(state, placed)
         return Step(
             {name: float(value) for name, value in metrics.items()},
             np.asarray(new.opt_state[0].mu) / (1 - config.train.b1),  # Adam's first moment

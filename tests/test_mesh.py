@@ -50,7 +50,8 @@ def test_augmentation_does_not_depend_on_the_mesh():
     changed = []
     for shape in ((1, 1), (2, 4)):
         mesh = make_mesh(shape)
-        augment = make_augment(AugmentConfig(), 0, mesh_lib.batch_shardings(mesh))
+        shardings = mesh_lib.batch_shardings(mesh)
+        augment = jax.jit(make_augment(AugmentConfig(), 0), out_shardings=shardings)
         changed.append(augment(mesh_lib.put_batch(batch(), mesh), 3))
         assert changed[-1]['image'].sharding == mesh_lib.batch_shardings(mesh)['image']
     jax.tree.map(np.testing.assert_array_equal, *changed)

@@ -7,8 +7,7 @@ Each operation gives what PIL gives on the same parameters, to one level in 255:
 Shapes are of one image: image (S, S, 3) and mask (S, S), uint8 values held as float32.
 """
 
-import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -25,13 +24,11 @@ GREY = (19595, 38470, 7471)
 SMOOTH = ((1, 1, 1), (1, 5, 1), (1, 1, 1))
 
 
-def make_augment(
-    config: AugmentConfig, seed: int, shardings: Mapping[str, Any] | None = None
-) -> Callable[[Batch, Any], Batch]:
+def make_augment(config: AugmentConfig, seed: int) -> Callable[[Batch, Any], Batch]:
     """The jitted function (batch, step) -> batch; the identity if `config` changes nothing.
 
-    What happens to an image is a function of (seed, step, its place in the batch) alone, wherever
-    `shardings` put it.
+    What happens to an image is a function of (seed, step, its place in the batch) alone, on any
+    mesh.
     """
     if config == AugmentConfig.off():
         return lambda batch, step: batch
@@ -43,7 +40,7 @@ def make_augment(
     for _ in ('pair', 'group', 'image'):
         of_batch = jax.vmap(of_batch, (None, 0, 0, 0))
 
-    @functools.partial(jax.jit, out_shardings=shardings)
+    @jax.jit
     def augment(batch: Batch, step: jax.Array) -> Batch:
         valid = batch['valid']
         key = jax.random.fold_in(jax.random.key(seed), step)

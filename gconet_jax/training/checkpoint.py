@@ -18,6 +18,7 @@ from orbax.checkpoint import v1 as ocp
 from gconet_jax.config import RunConfig
 from gconet_jax.errors import CheckpointError
 from gconet_jax.input_pipeline.loader import TrainIterator
+from gconet_jax.training.distributed import wait_for_processes
 from gconet_jax.training.progress import say
 from gconet_jax.training.restore import load_parts
 from gconet_jax.training.state import TrainState, saved_parts, with_parts
@@ -43,6 +44,7 @@ class Checkpoints:
         ]
         if config.keep_every:
             keep.append(preservation.EveryNSteps(config.keep_every))
+        wait_for_processes('opening the checkpoints')
         self._checkpointer = ocp.training.Checkpointer(
             str(self._directory.absolute()),
             # Orbax's policies are of a wider type than the arguments that they are made for.
@@ -74,6 +76,7 @@ class Checkpoints:
         if not (last or smeasure is not None or self._checkpointer.should_save(step)):
             return
         self.wait()
+        wait_for_processes(f'saving step {step}')
         # The next step consumes the state's buffers, which a save on a CPU may still read.
         parts = jax.tree.map(jnp.copy, saved_parts(state)) | {'data': batches.get_state()}
         metrics: Any = None if smeasure is None else {'smeasure': smeasure}
@@ -123,6 +126,7 @@ class Checkpoints:
         if latest is None:
             return state
         form = saved_parts(state) | {'data': batches.get_state()}
+        wait_for_processes(f'loading step {latest.step}')
         parts = load_parts(self._checkpointer, self._directory, latest.step, form)
         batches.set_state(parts['data'])
         return with_parts(state, parts)

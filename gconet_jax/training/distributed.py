@@ -1,14 +1,20 @@
 """Several processes as one run, by `jax.distributed`."""
 
 import contextlib
+import itertools
 import os
 import sys
 import traceback
 from collections.abc import Iterator
 
 import jax
+from orbax.checkpoint import multihost
 
 from gconet_jax.errors import InputError
+
+# A process that ends is noticed in two minutes. Only one that is alive and hangs lets this pass.
+BARRIER_TIMEOUT_S = 24 * 60 * 60
+_barriers = itertools.count()
 
 
 def initialize(coordinator: str | None, processes: int | None, process: int | None) -> None:
@@ -45,11 +51,37 @@ def initialize(coordinator: str | None, processes: int | None, process: int | No
             ) from error
 
 
+def wait_for_processes(what: str) -> None:
+    """Wait until all processes of the run are ready for `what`; do nothing if there is only one.
+
+    Every process must call this the same number of times, in the same order.
+
+    A collective fails if one process joins it much later than another, on CPUs after 30 s.
+    Processes get ready at different times: JAX writes its compilation cache from process 0 alone,
+    hosts compile and read at different speeds, and only process 0 scores.
+    So they meet here first, through the coordination service, which has no such limit.
+
+    Args:
+      what: a noun phrase for the error message.
+
+    Raises:
+      InputError: a process ended or hangs.
+    """
+    wait = multihost.get_barrier_sync_fn()
+    try:
+        wait(key=f'gconet-jax {next(_barriers)}: {what}', timeout_ms=BARRIER_TIMEOUT_S * 1000)
+    except jax.errors.JaxRuntimeError as error:
+        raise InputError(
+            f'not all processes got ready for {what}: {str(error).splitlines()[0]}\n'
+            'Read the output of the other processes, then start all of them again.'
+        ) from error
+
+
 @contextlib.contextmanager
 def fail_together() -> Iterator[None]:
     """Ends this process at once if an error leaves the block and there are other processes.
 
-    They would wait for it for ever; so they find it gone, and end as well.
+    The others would wait for it. JAX notices within two minutes that it ended, and ends them.
     """
     try:
         yield

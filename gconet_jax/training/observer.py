@@ -17,6 +17,7 @@ from gconet_jax.evaluation.scores import SetScores, mean_smeasure
 from gconet_jax.input_pipeline.loader import TrainIterator
 from gconet_jax.input_pipeline.sets import TrainingSet, evaluation_sets
 from gconet_jax.training.checkpoint import Checkpoints
+from gconet_jax.training.distributed import wait_for_processes
 from gconet_jax.training.metric_writer import MetricWriter
 from gconet_jax.training.progress import Progress, say
 from gconet_jax.training.safeguards import SkipWatch
@@ -87,9 +88,10 @@ class Observer:
             scalars |= self.progress.report(scalars['loss'])
             self._writer.write(step, scalars)
         with self.progress.aside():
-            due = _is_due(step, self._run.picture_every, last=last)
-            if due and jax.process_index() == 0:
-                self._writer.picture(step, self._picture(state))
+            if _is_due(step, self._run.picture_every, last=last):
+                if jax.process_index() == 0:
+                    self._writer.picture(step, self._picture(state))
+                wait_for_processes(f'what follows the picture of step {step}')
             s = None
             if _is_due(step, self._run.evaluate_every, last=step == self._steps):
                 s = self._evaluate(step, state)
@@ -119,6 +121,7 @@ class Observer:
     def _evaluate(self, step: int, state: TrainState) -> float:
         """Scores the weights, and their moving averages; the better S, mean over the sets."""
         best = self._scores(step, state) if jax.process_index() == 0 else 0.0
+        wait_for_processes(f'the scores of step {step}')
         return float(multihost_utils.broadcast_one_to_all(np.float32(best)))
 
     def _scores(self, step: int, state: TrainState) -> float:

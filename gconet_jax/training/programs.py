@@ -1,4 +1,4 @@
-"""The compiled programs of a run: one for each size of batch, and what memory they take."""
+"""The compiled programs of a run, for each size of batch, and what memory they take."""
 
 import contextlib
 import time
@@ -6,12 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import numpy as np
 import psutil
 from flax import nnx
 from jax.sharding import Mesh
 
 from gconet_jax import device_memory
 from gconet_jax.config import Config
+from gconet_jax.input_pipeline.augment import make_augment
+from gconet_jax.training.distributed import wait_for_processes
+from gconet_jax.training.mesh import batch_shardings
 from gconet_jax.training.progress import say
 from gconet_jax.training.safeguards import TrainingError
 from gconet_jax.training.state import TrainState
@@ -33,41 +37,64 @@ SMALLER = (
 
 
 class Programs:
-    """The training step, compiled once for each number of images of a group.
+    """The augmentation and the training step, compiled once for each number of images of a group.
 
-    Each program is announced with its memory, and refused if the device has less.
+    Each step is announced with its memory, and refused if the device has less. Programs are
+    compiled before they run, so that no process runs one that another still compiles.
     """
 
     def __init__(self, graph: nnx.GraphDef, config: Config, mesh: Mesh):
         self._graph, self._config, self._mesh = graph, config, mesh
-        self._programs: dict[tuple[int, bool], jax.stages.Compiled] = {}
+        self._augments: dict[int, jax.stages.Compiled] = {}
+        self._steps: dict[tuple[int, bool], jax.stages.Compiled] = {}
+        self._started: set[tuple[int, bool]] = set()
 
     def __call__(
-        self, state: TrainState, batch: Batch, *, freeze_batch_norm: bool
+        self, state: TrainState, batch: Batch, step: int, *, freeze_batch_norm: bool
     ) -> tuple[TrainState, Metrics]:
-        """One update; consumes `state`. Compiles first if the batch is of a new size.
+        """Augment `batch` and make one update, number `step` from 0; consumes `state`.
+
+        Compiles first if the batch is of a new size, and waits for the other processes.
 
         Raises:
           TrainingError: the program does not fit into the memory of a device.
+          InputError: another process ended.
         """
-        key = (batch['valid'].shape[2], freeze_batch_norm)
-        if key not in self._programs:
-            self._programs[key] = self._compile(state, batch, freeze_batch_norm)
-        return self._programs[key](state, batch)
+        images = batch['valid'].shape[2]
+        key = (images, freeze_batch_norm)
+        if key not in self._started:
+            self._compile(state, batch, freeze_batch_norm)
+            wait_for_processes(f'the first step of groups of {images} images')
+            self._started.add(key)
+        batch = self._augments[images](batch, np.uint32(step))
+        return self._steps[key](state, batch)
 
     def prepare(
         self, state: TrainState, *, pairs: int, images: int, freeze_batch_norm: bool
     ) -> None:
-        """Compiles the program for `pairs` pairs of groups of `images` images, before any is there.
+        """Compile the programs for `pairs` pairs of groups of `images` images, without a batch.
 
         Raises:
-          TrainingError: it does not fit into the memory of a device.
+          TrainingError: the step does not fit into the memory of a device.
         """
         batch = abstract_batch(pairs, images, self._config.data.image_size)
-        key = (images, freeze_batch_norm)
-        self._programs[key] = self._compile(state, batch, freeze_batch_norm)
+        self._compile(state, batch, freeze_batch_norm)
 
-    def _compile(
+    def _compile(self, state: TrainState, batch: Shapes, freeze_batch_norm: bool) -> None:
+        images = batch['valid'].shape[2]
+        if (images, freeze_batch_norm) not in self._steps:
+            self._steps[images, freeze_batch_norm] = self._step(state, batch, freeze_batch_norm)
+        if images not in self._augments:
+            self._augments[images] = self._augment(batch)
+
+    def _augment(self, batch: Shapes) -> jax.stages.Compiled:
+        shardings = batch_shardings(self._mesh)
+        augment = make_augment(self._config.augment, self._config.train.seed)
+        program = jax.jit(augment, in_shardings=(shardings, None), out_shardings=shardings)
+        with memory_errors():
+            return program.lower(batch, np.uint32(0)).compile()
+
+    def _step(
         self, state: TrainState, batch: Shapes, freeze_batch_norm: bool
     ) -> jax.stages.Compiled:
         step = make_train_step(

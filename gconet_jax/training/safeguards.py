@@ -13,6 +13,7 @@ from jax.experimental import multihost_utils
 from gconet_jax.errors import InputError
 from gconet_jax.input_pipeline.loader import TrainIterator
 from gconet_jax.input_pipeline.sets import TrainingSet
+from gconet_jax.training.distributed import wait_for_processes
 from gconet_jax.training.progress import say
 from gconet_jax.training.state import Skipped
 
@@ -51,6 +52,7 @@ class Interruption:
             return self.asked
         if step % every:
             return False
+        wait_for_processes(f'the end of step {step}')
         return bool(multihost_utils.process_allgather(np.asarray(self.asked)).any())
 
     def _note(self, number: int, frame: FrameType | None) -> None:

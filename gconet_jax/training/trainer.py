@@ -8,14 +8,12 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from gconet_jax.config import Config, ConfigError
-from gconet_jax.input_pipeline.augment import make_augment
 from gconet_jax.input_pipeline.loader import TrainIterator, make_train_iterator
 from gconet_jax.input_pipeline.pairs import bucket
 from gconet_jax.input_pipeline.sets import TrainingSet, training_sets
 from gconet_jax.models.gconet_plus import GCoNetPlus
 from gconet_jax.training import checkpoint, config_file, state
 from gconet_jax.training.mesh import (
-    batch_shardings,
     make_mesh,
     part_of_process,
     put_batch,
@@ -81,15 +79,13 @@ def _steps(
                 images=_largest(config, sets),
                 freeze_batch_norm=first >= frozen_from,
             )
-    augment = make_augment(config.augment, config.train.seed, batch_shardings(mesh))
     with Interruption() as interruption:
         for step in range(first, steps):
             observer.before(step + 1)
             with observer.progress.waiting():
                 loaded = next(batches)
-            batch = augment(put_batch(loaded, mesh), step)
             train_state, metrics = programs(
-                train_state, batch, freeze_batch_norm=step >= frozen_from
+                train_state, put_batch(loaded, mesh), step, freeze_batch_norm=step >= frozen_from
             )
             observer.progress.count(loaded['valid'])
             stop = interruption.asked_at(step + 1, every=config.run.log_every)
