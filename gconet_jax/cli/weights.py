@@ -6,12 +6,16 @@ from pathlib import Path
 
 from gconet_jax.cli.arguments import add_checkpoint, add_model, load_model, told
 from gconet_jax.errors import InputError
+from gconet_jax.inference.opsets import DEFAULT_OPSET, OPSETS
 
 
 def export(argv: Sequence[str]) -> int:
     """Writes a network for other programs: OUT.onnx, OUT.stablehlo, or a safetensors folder."""
     parser = argparse.ArgumentParser(prog='gconet-jax export', description=export.__doc__)
     parser.add_argument('out', type=Path, help='.onnx, .stablehlo, or a folder')
+    parser.add_argument(
+        '--opset', type=int, choices=OPSETS, help=f'ONNX operator set (default: {DEFAULT_OPSET})'
+    )
     add_model(parser)
     arguments = parser.parse_args(argv[1:])
 
@@ -23,9 +27,12 @@ def export(argv: Sequence[str]) -> int:
 
         if out.suffix not in ('.onnx', '.stablehlo', ''):
             raise InputError(f"{out}: the suffix must be '.onnx', '.stablehlo', or none: a folder")
+        if arguments.opset is not None and out.suffix != '.onnx':
+            raise InputError(f'--opset: {out} is not an .onnx file. Remove --opset')
         model, size = load_model(arguments)
         if out.suffix == '.onnx':
-            export_onnx(model, out, image_size=size)
+            opset = DEFAULT_OPSET if arguments.opset is None else arguments.opset
+            export_onnx(model, out, image_size=size, opset=opset)
         elif out.suffix == '.stablehlo':
             export_stablehlo(model, out, image_size=size)
         else:

@@ -1,47 +1,51 @@
 """The network for other programs: ONNX and StableHLO, one group in, maps out, of any number."""
 
-import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from gconet_jax.errors import InputError
+from gconet_jax.inference.opsets import DEFAULT_OPSET, OPSETS
 from gconet_jax.models.gconet_plus import GCoNetPlus, normalize
 from gconet_jax.weights.folding import fold
 from gconet_jax.whole_file import whole_file
 
-OUTPUTS = ('map', 'prob', 'thresh')
 
+def export_onnx(
+    model: GCoNetPlus, path: str | Path, *, image_size: int, opset: int = DEFAULT_OPSET
+) -> None:
+    """Write an ONNX file that holds the weights.
 
-def export_onnx(model: GCoNetPlus, path: str | Path, *, image_size: int) -> None:
-    """Writes an ONNX file, by jax2onnx, that holds the weights.
+    The input `images` is one group: float32 (N, S, S, 3), RGB in [0, 255], of any N. The outputs
+    `map`, `prob` and `thresh` are float32 (N, S, S): M, P and T of the CEM. The file includes the
+    switch of k. Weights and computation are float32, whatever `config.model.precision` is.
 
-    Its input `images` is float32 (N, S, S, 3), RGB in [0, 255], of any N: the whole group. Its
-    outputs are `map`, `prob` and `thresh`, float32 (N, S, S): M, P and T of the CEM, whose switch
-    of k is in the file.
+    Args:
+        model: the network.
+        path: the file to write.
+        image_size: S, pixels, a multiple of 16.
+        opset: the ONNX operator set, one of OPSETS.
 
     Raises:
-        InputError: jax2onnx is not installed.
+        InputError: onnx is not installed, `image_size` or `opset` is not supported, or the weights
+            do not fit in an ONNX file.
     """
+    if opset not in OPSETS:
+        raise InputError(
+            f'--opset: {opset} is not supported. Choose {OPSETS[0]} to {OPSETS[-1]}; '
+            f'{DEFAULT_OPSET} runs in the most programs'
+        )
+    if image_size < 16 or image_size % 16:
+        raise InputError(f'image_size: {image_size} is not a positive multiple of 16')
     try:
-        import jax2onnx
-    except ImportError as error:
-        raise InputError("ONNX needs jax2onnx: pip install 'gconet-jax[export]'") from error
-    for name in ('jax2onnx', 'onnx_ir'):  # which tell of every plugin and every shape
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    proto: Any = jax2onnx.to_onnx(
-        _of_group(model),
-        [('N', image_size, image_size, 3)],
-        model_name='gconet_plus',
-        input_names=['images'],
-        output_names=OUTPUTS,
-    )
+        from gconet_jax.inference.onnx_graph import onnx_model
+    except ModuleNotFoundError as error:
+        raise InputError("ONNX export needs onnx: pip install 'gconet-jax[export]'") from error
+    proto = onnx_model(model, image_size=image_size, opset=opset)
     with whole_file(Path(path)) as partial:
-        # Written by us: jax2onnx would put large weights into a second file.
         partial.write_bytes(proto.SerializeToString())
 
 
