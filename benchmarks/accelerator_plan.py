@@ -29,6 +29,7 @@ class Sizes(NamedTuple):
     similarity: tuple[int, ...]  # images, the most important first
     evaluations: tuple[str, ...]  # golden cases, the first in every precision
     trainings: tuple[str, ...]  # likewise
+    float32: bool  # measure it as well, and the gradients' parity in every precision
     chip: dict[str, int]
 
 
@@ -42,6 +43,7 @@ FULL = Sizes(
     similarity=(32, 128, 8),
     evaluations=('eval_n5_256', 'eval_n3_128x192_k300', 'eval_n1_128'),
     trainings=('train_n3_128_k300', 'train_n3_128_k50', 'train_n4_128x96_unfrozen'),
+    float32=True,
     chip={'n': 8192, 'megabytes': 4096, 'products': 8},
 )
 TINY = Sizes(
@@ -54,6 +56,7 @@ TINY = Sizes(
     similarity=(2,),
     evaluations=('eval_n1_128',),
     trainings=('train_n3_128_k300',),
+    float32=False,
     chip={'n': 256, 'megabytes': 4, 'products': 2},
 )
 
@@ -80,18 +83,22 @@ def plan(sizes: Sizes) -> list[Row]:
         _their_step(sizes, paper, 'bfloat16', False),
         *_their_maps(sizes, sizes.compiled[:1], 'bfloat16', True),
         *_at_once(sizes, sizes.compiled[:1], 'bfloat16'),
-        *_similarity(sizes.similarity, 'float32'),
-        *_our_maps(sizes, sizes.groups[:2], 'float32'),
-        *_their_maps(sizes, sizes.groups[:2], 'float32', False),
-        *_trainings(sizes.trainings[:1], 'default', 'bfloat16'),
-        _our_step(sizes, released, 'float32'),
-        _their_step(sizes, released, 'float32', False),
+        *(_float32(sizes) if sizes.float32 else ()),
         *_compiled_similarity(sizes.similarity[:1]),
         *_their_maps(sizes, sizes.compiled[1:], 'bfloat16', True),
         *_at_once(sizes, sizes.compiled[1:], 'bfloat16'),
         *_trainings(sizes.trainings[2:], 'highest'),
         _their_step(sizes, paper, 'bfloat16', True),
     ]
+
+
+def _float32(sizes: Sizes) -> Iterator[Row]:
+    yield from _similarity(sizes.similarity, 'float32')
+    yield from _our_maps(sizes, sizes.groups[:2], 'float32')
+    yield from _their_maps(sizes, sizes.groups[:2], 'float32', False)
+    yield from _trainings(sizes.trainings[:1], 'default', 'bfloat16')
+    yield _our_step(sizes, sizes.released, 'float32')
+    yield _their_step(sizes, sizes.released, 'float32', False)
 
 
 def _evaluation(case: str, precision: str) -> Row:
