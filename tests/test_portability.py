@@ -32,7 +32,7 @@ import json, os, sys, warnings
 
 for name in ('array_record', 'grain', 'importlib_resources', 'tensorflow_datasets'):
     sys.modules[name] = None
-for name in ('fcntl', 'grp', 'pwd', 'resource', 'termios'):
+for name in ('grp', 'pwd', 'resource', 'termios'):
     sys.modules[name] = None
 for name in ('getuid', 'killpg', 'posix_fallocate', 'sched_getaffinity', 'sysconf'):
     delattr(os, name)
