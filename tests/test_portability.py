@@ -29,6 +29,7 @@ ROOT = Path(__file__).parent.parent
 # for each text file of ours whose encoding would be the system's.
 DRIVER = """
 import json, os, sys, warnings
+import asyncio  # its own form for Linux needs what is removed here
 
 for name in ('array_record', 'grain', 'importlib_resources', 'tensorflow_datasets'):
     sys.modules[name] = None
