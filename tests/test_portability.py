@@ -35,7 +35,7 @@ for name in ('array_record', 'grain', 'importlib_resources', 'tensorflow_dataset
     sys.modules[name] = None
 for name in ('grp', 'pwd', 'resource', 'termios'):
     sys.modules[name] = None
-for name in ('getuid', 'killpg', 'posix_fallocate', 'sched_getaffinity', 'sysconf'):
+for name in ('getuid', 'killpg', 'posix_fallocate', 'sysconf'):
     delattr(os, name)
 warnings.filterwarnings('ignore', category=EncodingWarning)
 warnings.filterwarnings('error', category=EncodingWarning, module='gconet_jax')
