@@ -90,7 +90,7 @@ def check_xla_flags(flags: str) -> None:
             [sys.executable, '-c', READ_XLA_FLAGS],
             env={**os.environ, 'XLA_FLAGS': flags},
             capture_output=True,
-            text=True,
+            encoding='utf-8',
             errors='replace',
             timeout=XLA_TIMEOUT_SECONDS,
         )
