@@ -191,3 +191,18 @@ def test_jigsaws_take_from_the_whole_batch_and_keep_the_masks_of_their_own_group
     assert min(len(levels) for levels in met) > 2
     never = augment.make_augment(dataclasses.replace(OFF, jigsaw=0.0, pepper=1e-9), 0)(given, 3)
     np.testing.assert_array_equal(never['image'], images)
+
+
+def test_intruders_come_from_other_groups_and_have_empty_masks():
+    given = batch(count=16)
+    level = np.uint8([50, 150]).reshape(1, 2, 1, 1, 1, 1)  # of a group's images
+    images = jnp.where(given['valid'][..., None, None, None], level, jnp.zeros_like(given['image']))
+    given |= {'image': images, 'mask': jnp.where(images[..., 0] > 0, jnp.uint8(255), jnp.uint8(0))}
+    changed = augment.make_augment(dataclasses.replace(OFF, intruder=0.9), 0)(given, 3)
+    x, y = np.asarray(changed['image'])[..., 0, 0, 0], np.asarray(changed['mask'])
+    assert not x[..., -1].any()  # no image is padding, and padding stays black
+    intruding = (x != level[..., 0, 0, 0]) & np.asarray(given['valid'])
+    assert 0 < intruding.sum() < given['valid'].sum()
+    assert set(x[0, 0, :-1]) == set(x[0, 1, :-1]) == {50, 150}
+    assert not y[intruding].any()
+    assert (y[~intruding & np.asarray(given['valid'])] == 255).all()

@@ -20,8 +20,6 @@ CONFIGS = Path(__file__).parent.parent / 'configs'
 
 # Config file and variant, as on the command line -> terms of its loss.
 TERMS = {
-    'packaged.py:jigsaws': 'bce iou gcm acm',
-    'packaged.py:eights': 'bce iou gcm acm',
     'ablations.py:t1_1': 'iou gcm acm',
     'ablations.py:t1_2': 'iou gcm acm',
     'ablations.py:t1_3': 'iou gcm acm',
@@ -39,7 +37,6 @@ TERMS = {
     'duts_coco.py:released': 'bce iou gcm acm racm gst',
     'duts_coco9k.py': 'bce iou gcm acm racm gst',
     'packaged.py': 'bce iou gcm acm',
-    'packaged.py:identity': 'bce iou gcm acm',
     'synthetic.py': 'bce iou gcm acm',
     'synthetic.py:no_group': 'bce iou acm',
 }

@@ -42,7 +42,7 @@ def convert(*arguments):
 
 
 def maps(model):
-    return Predictor(model, image_size=SIZE).predict([groups(3)[0]])[0].maps
+    return Predictor(model, image_size=SIZE).predict(groups(3)[0]).maps
 
 
 @pytest.mark.parametrize('way', [[], ['--orbax']])
@@ -105,7 +105,7 @@ def test_the_released_network_in_torch_loads_it_strictly_and_gives_the_same(tmp_
     peer = torch_peer.build({name: x.numpy() for name, x in weights.items()}, masked_pass=False)
     model, size = load_pretrained(BOX)
     images = np.random.default_rng(0).integers(0, 256, (3, size, size, 3), np.uint8)
-    ours = Predictor(model, image_size=size).predict([images])[0]
+    ours = Predictor(model, image_size=size).predict(images)
     with torch.inference_mode():
         theirs = peer(torch_peer.as_nchw(np.asarray(normalize(jnp.asarray(images)))))
     np.testing.assert_allclose(theirs.prob[:, 0], ours.prob, atol=1e-4)

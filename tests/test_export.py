@@ -161,7 +161,7 @@ def test_onnx_of_the_whole_network(tmp_path):
     for group in groups(*COUNTS):
         group = group.repeat(256 // SIZE, axis=1).repeat(256 // SIZE, axis=2)
         _, prob, thresh = session.run(None, {'images': group.astype(np.float32)})
-        (expected,) = predictor.predict([group])
+        expected = predictor.predict(group)
         np.testing.assert_allclose(prob, expected.prob, rtol=0, atol=1e-4)
         np.testing.assert_allclose(thresh, expected.thresh, rtol=0, atol=1e-4)
 

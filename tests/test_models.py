@@ -10,12 +10,12 @@ import pytest
 from flax import nnx
 
 from gconet_jax import losses
-from gconet_jax.config import Config, LossConfig, ModelConfig
+from gconet_jax.config import Config, LossConfig, ModelConfig, TrainConfig
 from gconet_jax.evaluation.evaluator import segment_with
 from gconet_jax.interpolation import interpolation_matrix
 from gconet_jax.models import layers
 from gconet_jax.models.confidence import binarise
-from gconet_jax.models.consensus import consensus
+from gconet_jax.models.consensus import GroupAffinity, consensus
 from gconet_jax.models.decoder import Decoder
 from gconet_jax.models.gconet_plus import GCoNetPlus, normalize
 from gconet_jax.models.layers import with_running_average
@@ -273,3 +273,34 @@ def test_batch_norm_uses_valid_images_and_unbiased_running_variance():
     np.testing.assert_allclose(var, used.var(0, ddof=1), rtol=1e-5)
     expected = (x - used.mean(0)) / np.sqrt(used.var(0) + 1e-5)
     np.testing.assert_allclose(y, expected, atol=1e-5)
+
+
+def test_the_consensus_of_a_marked_image_is_the_mean_of_what_is_marked():
+    gam = GroupAffinity(8, rngs=nnx.Rngs(0))
+    gam.become_identity()
+    rng = np.random.default_rng(0)
+    x5 = jnp.asarray(rng.standard_normal((2, 3, 2, 2, 8)), jnp.float32)
+    marked = np.zeros((2, 3, 32, 32), np.float32)
+    marked[0, 0, :16], marked[0, 0, 16:, :16] = 1, 0.5  # three cells, one of them by half
+    shared, found = gam.of_marked(x5, jnp.asarray(marked))
+    x = x5[0, 0]
+    expected = (x[0, 0] + x[0, 1] + 0.5 * x[1, 0]) / 2.5 / 4  # `consensus` is a mean over 2 x 2
+    np.testing.assert_allclose(shared[0].ravel(), expected, rtol=1e-5)
+    np.testing.assert_array_equal(found, [True, False])
+
+
+def test_a_pair_takes_its_consensus_from_its_first_image_if_that_shows_something():
+    model = dataclasses.replace(SMALL, racm=False)
+    given = batch(2)
+    unmarked = given | {'mask': given['mask'].at[:, :, 0].set(0)}
+    losses = {}
+    for probability in 0.0, 1.0:
+        train = TrainConfig(steps=1, example=probability, identity_gam=True)
+        config = Config(model=model, loss=LossConfig(gst=0.0), train=train)
+        graph, state = train_state.create(GCoNetPlus(model, rngs=nnx.Rngs(0)), config)
+        gradients = jax.jit(train_step.gradients, static_argnums=(0, 1))
+        losses[probability] = [
+            float(gradients(graph, config, state, each)[1]['gcm']) for each in (given, unmarked)
+        ]
+    assert abs(losses[1.0][0] / losses[0.0][0] - 1) > 1e-5
+    assert losses[1.0][1] == pytest.approx(losses[0.0][1], rel=1e-6)

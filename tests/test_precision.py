@@ -14,6 +14,7 @@ from flax import nnx
 from gconet_jax.config import Config, LossConfig, ModelConfig, RunConfig
 from gconet_jax.models import layers
 from gconet_jax.models.gconet_plus import GCoNetPlus
+from gconet_jax.models.vgg import VGG16
 from gconet_jax.training import state as train_state
 from gconet_jax.training import step as train_step
 
@@ -103,6 +104,23 @@ def test_bfloat16_is_close_to_float32(outputs):
     difference = np.abs(np.asarray(half.maps.prob) - exact.maps.prob)
     assert difference.mean() < 0.015
     assert np.quantile(difference, 0.99) < 0.1
+
+
+@pytest.mark.parametrize('norm', [False, True])
+def test_the_backbone_at_inference_in_bfloat16_is_close_to_float32(norm):
+    backbone = VGG16(batch_norm=norm, width=0.25, rngs=nnx.Rngs(0))
+    graph, weights = nnx.split(layers.with_running_average(backbone))
+
+    @jax.jit
+    def run(weights, images):
+        return nnx.merge(graph, weights)(images, jnp.ones(1, bool))
+
+    images = np.random.default_rng(0).standard_normal((1, 64, 64, 3), np.float32)
+    for half, exact in zip(
+        run(weights, jnp.asarray(images, jnp.bfloat16)), run(weights, images), strict=True
+    ):
+        assert half.dtype == jnp.bfloat16
+        np.testing.assert_allclose(half.astype(jnp.float32), exact, rtol=0, atol=0.05)
 
 
 @pytest.mark.slow

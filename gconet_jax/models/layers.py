@@ -203,6 +203,16 @@ def run(modules: Sequence[Callable[..., jax.Array]], x: jax.Array, valid: jax.Ar
     return x
 
 
+def halve(x: jax.Array) -> jax.Array:
+    """x (B, H, W, C) -> (B, H / 2, W / 2, C): the maximum of each 2 x 2 pixels.
+
+    The barrier keeps XLA for CPUs from fusing the maximum with the convolution that follows, which
+    returns garbage in bfloat16 under JAX 0.11 and 0.12. A convolution reads its input from memory
+    in any case, so the barrier costs nothing elsewhere.
+    """
+    return jax.lax.optimization_barrier(nnx.max_pool(x, window_shape=(2, 2), strides=(2, 2)))
+
+
 # Images go before groups when the two axes become one: so that an axis of images that is spread
 # over devices stays spread. A convolution of (G, N, ...) would flatten them the other way.
 

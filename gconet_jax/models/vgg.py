@@ -37,7 +37,7 @@ class VGG16(layers.Rematerialized):
         x = images
         for index, stage in enumerate(self.stages):
             if index:
-                x = nnx.max_pool(x, window_shape=(2, 2), strides=(2, 2))
+                x = layers.halve(x)
             x = self.rematerialized(layers.run)(tuple(stage), x, valid)
             features.append(x)
         return tuple(features)
