@@ -21,8 +21,8 @@ from gconet_jax.errors import InputError
 from gconet_jax.input_pipeline.files import DataError
 from gconet_jax.input_pipeline.photos import find_groups, read_photo
 from gconet_jax.input_pipeline.pixels import to_square
-from gconet_jax.models import layers
 from gconet_jax.models.gconet_plus import normalize
+from gconet_jax.models.layers import BATCH_NORM_EPSILON, halve
 from gconet_jax.models.vgg import VGG16
 from gconet_jax.weights.backbone import load_backbone
 from gconet_jax.weights.torch_names import VGG16_BN_INDICES, to_torch
@@ -60,7 +60,7 @@ def calibrate(plain: VGG16, batches: Iterable[np.ndarray]) -> dict[str, np.ndarr
         variance = np.maximum(square - mean**2, 0)
         arrays[f'features.{index}.weight'] = to_torch(np.asarray(layer.conv.kernel[...]))
         arrays[f'features.{index}.bias'] = np.asarray(layer.conv.bias[...])
-        arrays[f'features.{index + 1}.weight'] = np.sqrt(variance + layers.BATCH_NORM_EPSILON)
+        arrays[f'features.{index + 1}.weight'] = np.sqrt(variance + BATCH_NORM_EPSILON)
         arrays[f'features.{index + 1}.bias'] = mean
         arrays[f'features.{index + 1}.running_mean'] = mean
         arrays[f'features.{index + 1}.running_var'] = variance
@@ -117,7 +117,7 @@ def _moments(plain: VGG16, images: jax.Array) -> list[tuple[jax.Array, jax.Array
     x, moments = normalize(images), []
     for i, stage in enumerate(plain.stages):
         if i:
-            x = layers.halve(x)
+            x = halve(x)
         for layer in stage:
             x = layer.conv(x)
             mean, variance = x.mean(axis=(0, 1, 2)), x.var(axis=(0, 1, 2))
