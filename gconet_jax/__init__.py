@@ -1,4 +1,4 @@
-"""GCoNet+ in JAX: co-salient object detection, trained, scored and used on groups of images."""
+"""GCoNet+ in JAX: training, evaluation and inference for co-salient object detection."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ __all__ = ['Predictor', 'evaluate_maps']
 
 
 def __getattr__(name: str) -> Any:
-    """Imports what is public when it is asked for, so that the package itself imports at once."""
+    """Import public names on first use, so that importing the package is fast."""
     if name == 'evaluate_maps':
         from gconet_jax.evaluation.scoring import evaluate_maps
 

@@ -1,11 +1,17 @@
-"""The all-pairs similarity of a group: how well each position is found in the other images.
+"""All-pairs similarity of a group: how well each position matches the images of its group.
 
-Three forms compute the same. `einsum` holds the whole similarity in memory, as the paper writes it.
-`blockwise` holds that of one image's keys at a time. `pallas` is one kernel for NVIDIA GPUs, in
-which the similarity never leaves the chip; on other devices it is `blockwise`. The last two share a
-backward pass, which follows the positions of the maxima: (N·S, M) of them, where the matrix has
-(N·S, M·T). `auto` is `pallas` for bfloat16, where it is the fastest on an H100, and `blockwise` for
+Three forms compute the same result:
+
+- `einsum` holds the whole similarity matrix in memory, as in the paper.
+- `blockwise` holds the similarity to one image's keys at a time.
+- `pallas` is a single kernel for NVIDIA GPUs that keeps the similarity on the chip. On other
+  devices it falls back to `blockwise`.
+
+`auto` selects `pallas` for bfloat16, where it is the fastest on an H100, and `blockwise` for
 float32 (docs/performance.md).
+
+`blockwise` and `pallas` share a backward pass. It needs only the positions of the maxima, (N·S, M),
+instead of the similarity matrix, (N·S, M·T).
 """
 
 from collections.abc import Callable
@@ -20,21 +26,20 @@ from gconet_jax.precision import precise_type
 def group_affinity(
     query: jax.Array, key: jax.Array, valid: jax.Array, form: str = 'auto'
 ) -> jax.Array:
-    """Mean over a group's images of the best match of each position in them.
+    """Return each position's best match in an image, averaged over the images of its group.
 
-    A position of image n is compared with every position of every image m of its group (its own
-    included): the (N·S, N·S) similarity, of which the maximum over the positions of each m is
-    kept. GCoNet+, section 3.2 (GAM).
+    Each position is compared with all positions of all images of its group, including its own
+    image: an (N·S, N·S) similarity matrix. The maximum over each image's positions is kept, and
+    the maxima are averaged over the images. GCoNet+, section 3.2 (GAM).
 
     Args:
       query: (G, N, S, D); G groups of N images with S positions each.
       key: (G, N, S, D).
-      valid: (G, N) bool; images that are padding are no match for anyone.
+      valid: (G, N) bool; False for padding images, which are left out of the mean.
       form: 'auto', 'einsum', 'blockwise' or 'pallas'.
 
     Returns:
-      (G, N, S), unscaled, in float32 even for smaller inputs. Rows of padding images are finite and
-      mean nothing.
+      (G, N, S), unscaled, at least float32. Rows of padding images are finite but meaningless.
     """
     best = best_matches(query, key, form)
     weight = valid.astype(best.dtype)
@@ -43,7 +48,7 @@ def group_affinity(
 
 
 def best_matches(query: jax.Array, key: jax.Array, form: str = 'auto') -> jax.Array:
-    """The best match of each position in each image.
+    """Return the similarity of each query position to its best match in each image.
 
     Args:
       query: (G, N, S, D).
@@ -51,8 +56,8 @@ def best_matches(query: jax.Array, key: jax.Array, form: str = 'auto') -> jax.Ar
       form: 'auto', 'einsum', 'blockwise' or 'pallas'.
 
     Returns:
-      (G, N, S, M), float32 even for smaller inputs. Where two positions match equally well, the
-      gradient goes to both by halves (`einsum`) or to the first (the others).
+      (G, N, S, M), at least float32. If two positions match equally well, `einsum` splits the
+      gradient between them; the other forms give it to the first.
     """
     if form == 'einsum':
         similarity = jnp.einsum(
@@ -66,12 +71,15 @@ def best_matches(query: jax.Array, key: jax.Array, form: str = 'auto') -> jax.Ar
     return jnp.moveaxis(best, 0, -1).reshape(g, n, s, key.shape[1])
 
 
-# (query (G, R, D), key (G, M, T, D)) -> the best match (M, G, R) and its position in T, integers.
+# (query (G, R, D), key (G, M, T, D)) -> best match (M, G, R), its position in T (M, G, R), integer.
 Search = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 
 
 def search_by_image(query: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """A `Search`: (G, R, T) of the similarity in memory, of one image of keys after another."""
+    """Find the best matches one image of keys at a time: a `Search`.
+
+    Only the similarity to one image, (G, R, T), is in memory at once.
+    """
     positions = jnp.arange(key.shape[2], dtype=jnp.int32)
     least = jnp.uint8 if len(positions) <= 2**8 else jnp.int32
 
@@ -80,7 +88,7 @@ def search_by_image(query: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Ar
             'grd,gtd->grt', query, key, preferred_element_type=precise_type(query.dtype)
         )
         best = similarity.max(axis=-1)
-        # XLA's own argmax is slower on CPUs.
+        # XLA's argmax is slower on CPUs.
         at = jnp.where(similarity == best[..., None], positions, len(positions)).min(axis=-1)
         return None, (best, at.astype(least))
 
@@ -88,7 +96,7 @@ def search_by_image(query: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Ar
 
 
 def search_on_gpu(query: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """A `Search`: the kernel on NVIDIA GPUs, `search_by_image` elsewhere."""
+    """Find the best matches with the kernel on NVIDIA GPUs, else by image: a `Search`."""
 
     def by_image(query: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         best, at = search_by_image(query, key)
@@ -98,7 +106,7 @@ def search_on_gpu(query: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Arra
 
 
 def _best(search: Search, query: jax.Array, key: jax.Array) -> jax.Array:
-    """query (G, R, D), key (G, M, T, D) -> (M, G, R)."""
+    """Return the best matches (M, G, R) of query (G, R, D) in key (G, M, T, D)."""
 
     @jax.custom_vjp
     def best(query: jax.Array, key: jax.Array) -> jax.Array:
@@ -119,7 +127,14 @@ def _best(search: Search, query: jax.Array, key: jax.Array) -> jax.Array:
 def _scatter(
     query: jax.Array, key: jax.Array, at: jax.Array, weight: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Gradients of query and key, for gradients `weight` (M, G, R) of the matches found `at`."""
+    """Return the gradients of query and key.
+
+    Args:
+      query: (G, R, D).
+      key: (G, M, T, D).
+      at: (M, G, R) integer, the positions in T of the best matches.
+      weight: (M, G, R), the gradients of the best matches.
+    """
     groups = jnp.arange(query.shape[0], dtype=jnp.int32)[:, None]
     precise = query.astype(weight.dtype)
 

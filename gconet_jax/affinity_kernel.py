@@ -1,6 +1,6 @@
-"""The best matches as one kernel, in Pallas for Triton: the similarity stays in registers.
+"""The best-match search as one Pallas kernel for Triton; the similarity stays in registers.
 
-A program has a tile of queries and one image of keys: it goes over the keys tile by tile, adds up
+Each program handles a tile of queries and the keys of one image. It loops over tiles of keys, sums
 each tile of the similarity over slices of the features, and keeps the maximum and its position.
 """
 
@@ -14,17 +14,23 @@ from jax.experimental.pallas import triton
 
 from gconet_jax.precision import precise_type
 
-# Tiles of queries, keys and features; powers of two, as Triton has it.
+# Tile sizes; Triton requires powers of two.
 QUERIES, KEYS, FEATURES = 128, 64, 64
 
 
 def search(
     query: jax.Array, key: jax.Array, *, interpret: bool = False
 ) -> tuple[jax.Array, jax.Array]:
-    """query (G, R, D), key (G, M, T, D) -> the best match and its position in T, (M, G, R) each.
+    """Return the best match of each query in each image, and its position in that image.
 
-    Products of float32 are of float32, those of bfloat16 are added up in float32. With `interpret`
-    it runs without a GPU, slowly, for tests.
+    Args:
+      query: (G, R, D), float32 or bfloat16. float32 is multiplied in full float32; products of
+        bfloat16 are summed in float32.
+      key: (G, M, T, D), of the same type.
+      interpret: run without a GPU, slowly; for tests.
+
+    Returns:
+      The best match, at least float32, and its position in T, int32; (M, G, R) each.
     """
     (groups, rows, _), (_, images, positions, _) = query.shape, key.shape
     query = _padded(query, (1, QUERIES, FEATURES))
@@ -49,7 +55,15 @@ def search(
 
 
 def _kernel(query, key, best, at, *, positions: int) -> None:
-    """Refs: query (QUERIES, D), key (T, D), best and at (QUERIES,); `positions` of T are keys."""
+    """Search one image of keys for one tile of queries.
+
+    Args:
+      query: ref (QUERIES, D).
+      key: ref (T, D), padded; only the first `positions` rows are keys.
+      best: output ref (QUERIES,), the best match.
+      at: output ref (QUERIES,), its position.
+      positions: number of keys.
+    """
     kind = best.dtype
     exact = jax.lax.Precision.HIGHEST if query.dtype == jnp.float32 else None
 
@@ -78,6 +92,6 @@ def _kernel(query, key, best, at, *, positions: int) -> None:
 
 
 def _padded(x: jax.Array, tiles: tuple[int, ...]) -> jax.Array:
-    """x with zeros at the end of each axis up to a multiple of `tiles`."""
+    """Zero-pad each axis of x at its end to a multiple of its entry in `tiles`."""
     ends = [math.ceil(n / tile) * tile - n for n, tile in zip(x.shape, tiles, strict=True)]
     return jnp.pad(x, [(0, end) for end in ends])

@@ -1,4 +1,4 @@
-"""Configs as the command line and `config.json` have them, and back."""
+"""Conversion of configs to and from the form of the command line and `config.json`."""
 
 import dataclasses
 from typing import Any, get_args, get_type_hints
@@ -9,15 +9,15 @@ from gconet_jax.config import Config, ConfigError
 
 
 def as_config_dict(config: Config) -> ml_collections.ConfigDict:
-    """The `ConfigDict` that `--config` hands to the command line; its fields are locked."""
+    """Return `config` as the `ConfigDict` that `--config` needs, with its set of fields locked."""
     return ml_collections.ConfigDict(dataclasses.asdict(config))
 
 
 def from_config_dict(values: Any) -> Config:
-    """Builds a `Config` from a `ConfigDict`, or from the mapping read back from `config.json`.
+    """Build a `Config` from a `ConfigDict` or from the mapping read from `config.json`.
 
     Raises:
-      ConfigError: a field is unknown, of another type, or has a bad value.
+      ConfigError: a field is unknown, or its type or value is wrong.
     """
     return _build(Config, values, '')
 

@@ -1,4 +1,4 @@
-"""Errors of a device that runs out of memory."""
+"""Readable errors for a device that runs out of memory."""
 
 import contextlib
 from collections.abc import Iterator
@@ -17,14 +17,16 @@ INFERENCE_ADVICE = (
 def memory_errors(
     advice: str = INFERENCE_ADVICE, error_type: type[InputError] = InputError
 ) -> Iterator[None]:
-    """Replace JAX's RESOURCE_EXHAUSTED by one line; a context manager and a decorator.
+    """Turn JAX's RESOURCE_EXHAUSTED errors into a one-line error.
+
+    Works as a context manager and as a decorator.
 
     Args:
-        advice: what is wrong and what to change.
-        error_type: what to raise.
+        advice: start of the message: what is wrong and what to change.
+        error_type: type of the error to raise.
 
     Raises:
-        InputError: of `error_type`, a device ran out of memory in the block.
+        InputError: a device ran out of memory in the block; of type `error_type`.
     """
     try:
         yield

@@ -1,21 +1,22 @@
-"""What the user can mend."""
+"""Errors that the user can fix."""
 
 from collections.abc import Sequence
 
 
 class InputError(ValueError):
-    """Bad input: a config, a data set, a checkpoint or weights. Commands print it and stop.
+    """A config, data set, checkpoint or file of weights is invalid.
 
-    Its message names the culprit (field, file, group or entry) and what to do about it.
+    The message names the field, file, group or entry at fault and says how to fix it. Commands
+    print it without a traceback and stop.
     """
 
 
 class CheckpointError(InputError):
-    """A checkpoint or its run is missing, broken, or of another config; the message names it."""
+    """A checkpoint or run is missing, broken, or has another config; the message names it."""
 
 
 def missing_package(error: ImportError) -> str:
-    """Say where to get a package that is installed with this one, but not on Windows."""
+    """Return a message for the import error of a dependency that is not installed on Windows."""
     return (
         f'{error}; training and prepared data sets need Linux, macOS or WSL, where '
         'pip install gconet-jax installs all packages'
@@ -23,5 +24,5 @@ def missing_package(error: ImportError) -> str:
 
 
 def some(names: Sequence[str], shown: int) -> str:
-    """The first names, for a message that gives their number too: 'a, b, ...'."""
+    """Join the first `shown` names for a message: 'a, b, ...'."""
     return ', '.join(names[:shown]) + (', ...' if len(names) > shown else '')

@@ -1,4 +1,4 @@
-"""Results of what runs beside the caller."""
+"""Results of concurrent work."""
 
 import collections
 from collections.abc import Iterable, Iterator
@@ -7,7 +7,12 @@ from typing import Any
 
 
 def in_order(futures: Iterable[Future[Any]], ahead: int) -> Iterator[Any]:
-    """Results in the order of submission; `ahead` wait beside the one that is next."""
+    """Yield results in the order of submission.
+
+    Args:
+        futures: an iterable that submits work as it is consumed.
+        ahead: number of futures to submit beyond the one whose result is awaited.
+    """
     waiting: collections.deque[Future[Any]] = collections.deque()
     for future in futures:
         waiting.append(future)

@@ -1,23 +1,26 @@
-"""Memory the process keeps for itself once it has it.
+"""malloc settings that make the process keep its freed memory.
 
-XLA's CPU client asks malloc for the temporaries of a program at each call. glibc maps blocks of
-that size anew each time and unmaps them after it, so the kernel hands out and zeroes every page of
-them at each step: a third of the time of a training step on some machines (docs/performance.md).
+XLA's CPU client allocates a program's temporaries with malloc at each call. glibc maps such large
+blocks anew and unmaps them afterwards, so the kernel provides and zeroes every page again at each
+step. On some machines that takes a third of a training step (docs/performance.md).
 """
 
 import ctypes
 import sys
 
-# malloc.h
+# Parameters of mallopt, from malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
 NEVER = -1
 
 
 def keep_freed_memory() -> bool:
-    """Lets malloc keep what is freed, for the rest of the process; whether it will.
+    """Make malloc keep freed memory for the rest of the process.
 
-    To be called before JAX starts its threads: one that has its own arena already keeps mapping. On
-    systems without glibc nothing is changed.
+    Call this before JAX starts its threads: a thread that already has its own arena keeps mapping
+    and unmapping blocks. Without glibc nothing changes.
+
+    Returns:
+        True if the settings were accepted.
     """
     if not sys.platform.startswith('linux'):
         return False

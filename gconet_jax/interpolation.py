@@ -1,4 +1,4 @@
-"""Bilinear interpolation with aligned corners, as the released code resizes everywhere."""
+"""Linear interpolation with aligned corners, which the released code uses for all resizing."""
 
 import functools
 
@@ -7,9 +7,9 @@ import numpy as np
 
 @functools.cache
 def interpolation_matrix(inputs: int, outputs: int) -> np.ndarray:
-    """(outputs, inputs) float32: linear interpolation that maps end points to end points.
+    """Return the matrix of linear interpolation along one axis, (outputs, inputs) float32.
 
-    PyTorch's `align_corners=True`, in one dimension. Rows sum to 1.
+    End points map to end points, as under PyTorch's `align_corners=True`. Rows sum to 1.
     """
     matrix = np.zeros((outputs, inputs), np.float32)
     scale = np.float32(inputs - 1) / np.float32(outputs - 1) if outputs > 1 else np.float32(0)

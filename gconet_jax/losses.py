@@ -1,8 +1,10 @@
-"""The terms of the loss, each a pure function, and their weighted sum (GCoNet+, equations 2-11).
+"""The loss terms, each a pure function, and their weighted sum (GCoNet+, equations 2-11).
 
-Shapes are those of a pair of groups: maps (2, N, H, W), features (2, N, C), valid (2, N) bool.
-Means and sums leave padding images out. Maps come as logits: the sigmoid of k (P - T) saturates
-in float32 long before its logarithm stops mattering.
+All functions take a pair of groups: maps (2, N, H, W), features (2, N, C), valid (2, N) bool.
+Padding images are left out of means and sums. Each term is a scalar.
+
+Maps are passed as logits, because the sigmoid of k (P - T) saturates in float32 while its
+logarithm still matters.
 """
 
 import jax
@@ -13,7 +15,7 @@ from gconet_jax.config import LossConfig
 from gconet_jax.models.gconet_plus import PairOutput
 from gconet_jax.models.resize import resize
 
-# PyTorch's triplet loss adds this to each coordinate of a difference before taking its norm.
+# PyTorch's triplet loss adds this to each coordinate of a difference before the norm.
 TRIPLET_EPSILON = 1e-6
 FOCAL_GAMMA = 2
 
@@ -25,14 +27,18 @@ def total_loss(
     valid: jax.Array,
     config: LossConfig,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """The weighted sum of the terms, and each term before its weight.
+    """Compute the weighted sum of the loss terms.
 
     Args:
-      output: of the training pass over a pair.
-      masks: (2, N, H, W) float32 in [0, 1], grey allowed.
+      output: output of the training pass over the pair.
+      masks: (2, N, H, W) float32 in [0, 1]; need not be binary.
       labels: (2,) int32, the class of each group.
-      valid: (2, N) bool.
-      config: weights and variants; terms of weight 0 or of modules that are off are absent.
+      valid: (2, N) bool, False for padding images.
+      config: weights and variants of the terms.
+
+    Returns:
+      The total, and the unweighted terms by name. Terms with weight 0, or whose module is off, are
+      left out.
     """
     terms = {}
     sides = [_upsample(logits, masks.shape) for logits in output.side_logits]
@@ -61,16 +67,19 @@ def total_loss(
 
 
 def bce(logits: jax.Array, masks: jax.Array, valid: jax.Array) -> jax.Array:
-    """Binary cross-entropy, mean over the pixels of valid images (equation 4)."""
+    """Binary cross-entropy, averaged over the pixels of valid images (equation 4)."""
     return _mean_image(optax.sigmoid_binary_cross_entropy(logits, masks).mean((-2, -1)), valid)
 
 
 def iou(logits: jax.Array, masks: jax.Array, valid: jax.Array, *, reduction: str) -> jax.Array:
-    """1 - sum(Y M) / sum(Y + M - Y M) of each image, their mean or sum (equation 5)."""
+    """IoU loss, 1 - sum(Y M) / sum(Y + M - Y M) per image (equation 5).
+
+    `reduction` over the valid images is 'mean' or 'sum'.
+    """
     maps = jax.nn.sigmoid(logits)
     both = (masks * maps).sum(axis=(-2, -1))
     either = masks.sum(axis=(-2, -1)) + maps.sum(axis=(-2, -1)) - both
-    # Empty truth under an empty map: nothing is wrong, and nothing may divide by zero.
+    # An empty map of an empty mask is right; avoid 0 / 0 there, also in the gradient.
     empty = either <= 0
     loss = jnp.where(empty, 0, 1 - both / jnp.where(empty, 1, either))
     if reduction == 'sum':
@@ -79,14 +88,20 @@ def iou(logits: jax.Array, masks: jax.Array, valid: jax.Array, *, reduction: str
 
 
 def mse(logits: jax.Array, masks: jax.Array, valid: jax.Array) -> jax.Array:
-    """Squared difference of map and mask, in [0, 1], mean over the pixels of valid images."""
+    """Mean squared error of the map, in [0, 1], over the pixels of valid images."""
     return _mean_image(jnp.square(jax.nn.sigmoid(logits) - masks).mean((-2, -1)), valid)
 
 
 def contrast(logits: jax.Array, masks: jax.Array, valid: jax.Array) -> jax.Array:
-    """Focal loss of the GCM: the masks under the own consensus, nothing under the other's.
+    """Focal loss of the GCM (equation 2 with Lin et al., 2017).
 
-    logits (2, 2, N, H, W): the first axis is own, other. Equation 2 with Lin et al., 2017.
+    The target is the mask under the group's own consensus, and an empty map under the other
+    group's.
+
+    Args:
+      logits: (2, 2, N, H, W); the first axis is (own, other group's) consensus.
+      masks: (2, N, H, W) in [0, 1].
+      valid: (2, N) bool.
     """
     truth = jnp.stack([masks, jnp.zeros_like(masks)])
     focal = optax.sigmoid_focal_loss(logits, truth, gamma=FOCAL_GAMMA)
@@ -96,14 +111,15 @@ def contrast(logits: jax.Array, masks: jax.Array, valid: jax.Array) -> jax.Array
 def group_triplet(features: jax.Array, valid: jax.Array, *, margin: float) -> jax.Array:
     """Group-based symmetric triplet loss (GST, equations 8-9).
 
-    Each group's n images are split into its first n // 2 and last n // 2: (A1, A2) and (B1, B2).
-    The loss is triplet(A1, A2, B1) + triplet(B1, B2, A1), with
-    triplet(a, p, n) = mean of max(0, |a - p| - |a - n| + margin); 0 for groups of one image.
+    The n images of each group are split into the first n // 2 and the last n // 2: (A1, A2) and
+    (B1, B2). The loss is triplet(A1, A2, B1) + triplet(B1, B2, A1), with
+    triplet(a, p, n) = mean of max(0, |a - p| - |a - n| + margin). It is 0 for groups of one image.
 
     Args:
       features: (2, N, C).
-      valid: (2, N), the n valid images of a group first; a pair has the same n in both.
-      margin: of the distances.
+      valid: (2, N) bool. Each group's valid images come first, and both groups have the same
+        number n of them.
+      margin: margin of the distances.
     """
     count = valid.sum(axis=-1).min()
     half = count // 2
@@ -120,7 +136,7 @@ def group_triplet(features: jax.Array, valid: jax.Array, *, margin: float) -> ja
 
 
 def classification(logits: jax.Array, labels: jax.Array, valid: jax.Array) -> jax.Array:
-    """Cross-entropy of each image's (2, N, classes) against its group's label (2,) (equation 6)."""
+    """Cross-entropy of logits (2, N, classes) with the label of each group (2,) (equation 6)."""
     labels = jnp.broadcast_to(labels[:, None], logits.shape[:2])
     return _mean_image(optax.softmax_cross_entropy_with_integer_labels(logits, labels), valid)
 

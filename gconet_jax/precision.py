@@ -1,4 +1,4 @@
-"""What is computed in float32 whatever the type of the features: sums, softmax, logits."""
+"""Casts for what is always computed in float32 or better: sums, softmax, logits."""
 
 from typing import Any
 
@@ -7,10 +7,10 @@ import jax.numpy as jnp
 
 
 def precise(x: jax.Array) -> jax.Array:
-    """x in float32, if its type is a smaller one: for sums, softmax, logits."""
+    """Cast x to float32 unless it is at least as precise."""
     return x.astype(precise_type(x.dtype))
 
 
 def precise_type(dtype: Any) -> Any:
-    """float32, or `dtype` if it is at least as precise."""
+    """Return float32, or `dtype` if it is at least as precise."""
     return jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Atomic writing of files."""
 
 import contextlib
 from collections.abc import Iterator
@@ -7,9 +7,10 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A place beside `path`, of the same suffix, for what becomes `path` when the block ends well.
+    """Yield a temporary path to write to, which replaces `path` if the block succeeds.
 
-    The folder is made if need be.
+    It is in the folder of `path`, which is created if needed, and has the same suffix. If the block
+    fails, the temporary file is deleted and `path` stays as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f'.{path.stem}.partial{path.suffix}')

@@ -1,15 +1,18 @@
-"""A page in the browser: drop a group of photos, see what they share. Needs gradio.
+"""A web page that finds what a group of photos has in common. Needs gradio.
 
-`group` is what is done with a visitor's photos, `page` what the browser shows of it.
+`group` processes a visitor's photos; `page` builds and serves the page.
 
-What is kept, and how long. Gradio stores an upload as files in a temporary folder; they are deleted
-once they were read, or refused, which is as soon as the page's request for it has its turn. If that
-request never comes, or is dropped because others wait already, they stay until an hour has passed.
-What is left of an upload that broke off stays until the server stops. Shrunk photos and maps are in
-the memory of the server, of each visitor their own, until the visitor starts over or an hour
-passes. Pictures that were shown and zips that were packed are files in the temporary folder for an
-hour, and the folder goes when the server stops.
+Data and how long it is kept:
 
-So the limits of an upload bound what is read, not what the disk holds meanwhile: a request may have
-a thousand files of the largest size. A proxy before the page can bound that.
+- Uploads are files in a temporary folder. They are deleted once they are read or refused, as soon
+  as the page handles the request. If the request never arrives, or is dropped because the queue is
+  full, they are deleted after an hour.
+- Incomplete uploads stay until the server stops.
+- Each visitor's shrunk photos and maps are in the server's memory until the visitor starts over or
+  an hour passes.
+- Pictures that were shown and zips are files in the temporary folder for an hour.
+- The temporary folder is deleted when the server stops.
+
+The limits of an upload apply when it is read. They do not bound the disk space used until then: a
+request may have a thousand files of the largest size. A proxy in front of the page can limit that.
 """

@@ -1,4 +1,4 @@
-"""A visitor's group: photos out of uploads, their maps, what is made of them, and the zip of it."""
+"""A visitor's group of photos: reading uploads, predicting maps, making pictures and the zip."""
 
 import io
 import re
@@ -17,9 +17,9 @@ from gconet_jax.inference.thumbnail import thumbnail
 from gconet_jax.input_pipeline.files import DataError
 from gconet_jax.input_pipeline.photos import MAX_PIXELS, read_photo
 
-SIDE = 1024  # pixels; photos are shrunk so that neither side is longer
+SIDE = 1024  # pixels; photos are shrunk to at most this height and width
 THUMBNAIL = (256, 256)
-PICTURES = {  # what is made of a photo, and the suffix of its file
+PICTURES = {  # kinds of picture made from a photo, and their file suffixes
     'overlays': '.jpg',
     'maps': '.png',
     'masks': '.png',
@@ -32,13 +32,13 @@ Predict = Callable[[Sequence[np.ndarray]], Sequence[np.ndarray]]
 
 @dataclass(frozen=True)
 class Limits:
-    """What a visitor may ask for.
+    """Limits for each visitor.
 
     Attributes:
-        photos: in a group; more are refused.
-        pixels: of a photo; a larger one is passed over.
-        megabytes: of an upload, all its files together; a larger one is refused.
-        seconds: of reading an upload; photos that were not begun by then are passed over.
+        photos: most photos in a group; an upload that exceeds it is refused.
+        pixels: most pixels in a photo; larger photos are skipped.
+        megabytes: most megabytes in an upload, over all files; a larger upload is refused.
+        seconds: most seconds for reading an upload; photos not started by then are skipped.
     """
 
     photos: int = 60
@@ -48,7 +48,7 @@ class Limits:
 
 
 class Photo(NamedTuple):
-    """A photo in memory: its name, its pixels as JPEG, its map as PNG once there is one."""
+    """A photo in memory: its name, its pixels as JPEG, and its map as PNG once predicted."""
 
     name: str
     pixels: bytes
@@ -59,12 +59,18 @@ Group = tuple[Photo, ...]
 
 
 def take(paths: Sequence[str], group: Group, limits: Limits) -> tuple[Group, str]:
-    """Reads uploaded files and deletes them, whatever comes of it.
+    """Read uploaded files into a group, and delete them in any case.
 
-    Photos join those of the group, unless it has maps already: then they begin a new one.
+    Photos are added to the group, unless it already has maps; then they start a new group.
+
+    Args:
+        paths: the uploaded files.
+        group: the visitor's group so far.
+        limits: limits of the upload.
 
     Returns:
-        The group, and words about it: what was refused or passed over, and why.
+        The new group, or `group` itself if nothing was added, and a message for the visitor: how
+        many photos are ready, and which files were refused or skipped and why.
     """
     files = [Path(path) for path in paths]
     try:
@@ -90,7 +96,7 @@ def take(paths: Sequence[str], group: Group, limits: Limits) -> tuple[Group, str
 
 
 def find(predictor: Predict, group: Group) -> Group:
-    """The group with its maps."""
+    """Predict the maps of a group; return the group with them."""
     maps = predictor([decode(photo.pixels) for photo in group])
     return tuple(
         photo._replace(map=encode(outputs.grey(pixels), 'PNG'))
@@ -99,12 +105,15 @@ def find(predictor: Predict, group: Group) -> Group:
 
 
 def pictures(photo: Photo, threshold: float, *, side: int = SIDE) -> dict[str, np.ndarray]:
-    """What is made of a photo that has a map, by the names of PICTURES; nothing is predicted.
+    """Make the pictures of a photo from its existing map.
 
     Args:
-        photo: with its map.
-        threshold: in (0, 1]; at 0 it is the adaptive one.
-        side: no picture has a longer one, pixels.
+        photo: a photo with a map.
+        threshold: of the mask, in (0, 1]; 0 selects the adaptive threshold.
+        side: largest height and width of the pictures, pixels.
+
+    Returns:
+        uint8 pictures by the names of PICTURES.
     """
     assert photo.map is not None
     pixels, grey = shrink(decode(photo.pixels), side), shrink(decode(photo.map), side)
@@ -120,8 +129,11 @@ def pictures(photo: Photo, threshold: float, *, side: int = SIDE) -> dict[str, n
 
 
 def write_zip(path: Path, group: Group, threshold: float) -> None:
-    """`<kind>/<number>_<name><suffix>` of each photo that has a map, in the order of the group."""
-    with zipfile.ZipFile(path, 'w') as archive:  # its files are compressed already
+    """Write all pictures of a group to a zip, as `<kind>/<number>_<name><suffix>`.
+
+    Numbers start at 1 and follow the order of the group. All photos must have maps.
+    """
+    with zipfile.ZipFile(path, 'w') as archive:  # uncompressed: JPEG and PNG already are
         for i, photo in enumerate(group, 1):
             for kind, picture in pictures(photo, threshold).items():
                 name = f'{kind}/{i:02}_{_safe(photo.name)}{PICTURES[kind]}'
@@ -129,7 +141,7 @@ def write_zip(path: Path, group: Group, threshold: float) -> None:
 
 
 def example() -> Group:
-    """Four drawn scenes, each with a golden ring; what else there is differs."""
+    """Draw four scenes that have only a golden ring in common."""
     group = []
     for i, (x, y) in enumerate([(90, 100), (220, 130), (130, 150), (240, 90)]):
         rng = np.random.default_rng(i)
@@ -145,33 +157,33 @@ def example() -> Group:
 
 
 def shrink(pixels: np.ndarray, side: int) -> np.ndarray:
-    """uint8 (H, W) or (H, W, C) so that neither side is longer than `side`."""
+    """Shrink uint8 (H, W) or (H, W, C) to at most `side` pixels in height and width."""
     image = Image.fromarray(pixels)
     image.thumbnail((side, side))
     return np.asarray(image)
 
 
 def encode(pixels: np.ndarray, kind: str) -> bytes:
-    """uint8 pixels as a file of `kind`: 'JPEG' or 'PNG'."""
+    """Encode uint8 pixels as a file of `kind`, 'JPEG' or 'PNG'."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, kind, quality=95, compress_level=3)
     return buffer.getvalue()
 
 
 def decode(data: bytes) -> np.ndarray:
-    """The inverse of `encode`."""
+    """Decode the pixels of a file made by `encode`."""
     return np.asarray(Image.open(io.BytesIO(data)))
 
 
 def _read(files: Sequence[Path], limits: Limits) -> tuple[list[Photo], list[str]]:
-    """Photos, shrunk, and a line about each file that was passed over."""
+    """Read and shrink photos; return them and a line about each file that was skipped."""
     photos, problems = [], []
     end = time.monotonic() + limits.seconds
     for file in files:
         if time.monotonic() >= end:
             problems.append(f'Passed over: {file.name}: {limits.seconds:g} seconds are over')
             continue
-        if not file.exists():  # gradio has one place for equal files, whoever sends them
+        if not file.exists():  # gradio stores equal files of all visitors at one path
             problems.append(
                 f'Passed over: {file.name}: somebody sent the same file at this moment; drop it '
                 'once more'
@@ -179,7 +191,7 @@ def _read(files: Sequence[Path], limits: Limits) -> tuple[list[Photo], list[str]
             continue
         try:
             pixels = shrink(read_photo(file, max_pixels=limits.pixels), SIDE)
-        except DataError as error:  # which names the place on the server
+        except DataError as error:  # its message has the path on the server
             problems.append(f'Passed over: {error}'.replace(str(file), file.name))
             continue
         photos.append(Photo(file.name, encode(pixels, 'JPEG')))
@@ -187,5 +199,5 @@ def _read(files: Sequence[Path], limits: Limits) -> tuple[list[Photo], list[str]
 
 
 def _safe(name: str) -> str:
-    """Of a name from outside, what can be part of a file name anywhere."""
+    """Reduce an uploaded file's name to what is valid in file names on every system."""
     return re.sub(r'[^\w -]+', '_', Path(name).stem)[:60]

@@ -1,4 +1,4 @@
-"""The page, and the server of it."""
+"""The web page and its server."""
 
 import os
 import signal
@@ -26,11 +26,11 @@ from gconet_jax.app.group import (
     write_zip,
 )
 
-SHOWN = 640  # pixels, the longer side of pictures on the page; in the zip they are whole
+SHOWN = 640  # pixels, longest side of pictures on the page; those in the zip are larger
 KEPT = 3600  # seconds
-VISITORS = 50  # whose groups are in memory, at most; those of the longest ago go first
-WAITING = 20  # requests, at most; who comes later is told so
-# As many pictures in a row as there is room for, two at least; no scroll bars about a few.
+VISITORS = 50  # most groups in memory; the oldest are dropped first
+WAITING = 20  # most requests in the queue; further ones are refused
+# Rows of as many pictures as fit, at least two; no scroll bars around a few pictures.
 CSS = """
 .grid-wrap { min-height: 0 !important; overflow: auto !important; }
 .grid-container {
@@ -52,23 +52,23 @@ over* removes photos and maps from its memory at once."""
 def serve(
     predictor: Predict, *, host: str = '127.0.0.1', port: int = 7860, limits: Limits | None = None
 ) -> None:
-    """Serves the page until it is interrupted or terminated; one group is predicted at a time.
+    """Serve the page until it is interrupted or terminated, predicting one group at a time.
 
-    Gradio stores uploads before anything here sees them, and has one limit of the limits then: no
-    file is larger than `limits.megabytes`. The number of files and their total are checked when
-    they are read. `app` says how long what is kept.
+    Gradio stores uploads before this code sees them. At that point it only limits the size of each
+    file to `limits.megabytes`; the number of files and their total size are checked when they are
+    read. The docstring of `gconet_jax.app` says how long data is kept.
 
     Args:
-        predictor: RGB uint8 (H, W, 3) each -> float32 (H, W) in [0, 1] each.
-        host: the address to listen at; the default is for browsers on this machine alone.
-        port: the port there.
-        limits: for each visitor; `Limits()` if not given.
+        predictor: maps RGB images, uint8 (H, W, 3) each, to float32 (H, W) in [0, 1] each.
+        host: address to listen on; the default accepts connections from this machine only.
+        port: port to listen on.
+        limits: limits for each visitor; `Limits()` by default.
 
     Raises:
-        OSError: the port is taken, or the address is not of this machine.
+        OSError: the port is in use, or the address does not belong to this machine.
     """
     limits = limits or Limits()
-    # So that SIGTERM, too, ends in the removal of the folder.
+    # On SIGTERM, too, the temporary folder must be removed.
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     folder_before = os.environ.get('GRADIO_TEMP_DIR')
     try:
@@ -96,7 +96,7 @@ def serve(
 
 
 def build(predictor: Predict, limits: Limits) -> gr.Blocks:
-    """The page. Each visitor has a group of their own; requests wait in one queue."""
+    """Build the page. Each visitor has their own group; all requests share one queue."""
     with gr.Blocks(
         analytics_enabled=False, title='What do these photos share?', delete_cache=(60, KEPT)
     ) as page:
@@ -144,15 +144,15 @@ def build(predictor: Predict, limits: Limits) -> gr.Blocks:
 
 
 def taken(files: Sequence[str], group: Group, limits: Limits) -> list[Any]:
-    """Values of the page after an upload."""
+    """Return the values of the page's components after an upload."""
     new, words = take(files, group, limits)
-    if new is group:  # nothing has come; what is shown stays
+    if new is group:  # nothing was added, so leave the page as it is
         return [group, words, None, *[gr.skip()] * (len(PICTURES) + 2)]
     return _photos(new, words)
 
 
 def found(predictor: Predict, group: Group, threshold: float) -> list[Any]:
-    """Values of the page for the group with its maps, which are predicted once."""
+    """Return the page's values for a group with maps, which are predicted if missing."""
     if not group:
         return [group, 'There are no photos yet: drop some first.', *shown((), 0)]
     group = group if all(photo.map for photo in group) else find(predictor, group)
@@ -161,7 +161,7 @@ def found(predictor: Predict, group: Group, threshold: float) -> list[Any]:
 
 
 def shown(group: Group, threshold: float) -> list[Any]:
-    """Values of the galleries; a zip that was packed before is not of them any more."""
+    """Return the values of the galleries, and hide the download of an outdated zip."""
     galleries: dict[str, list[tuple[np.ndarray, str]]] = {kind: [] for kind in PICTURES}
     for photo in group:
         for kind, picture in pictures(photo, threshold, side=SHOWN).items() if photo.map else ():
@@ -170,7 +170,11 @@ def shown(group: Group, threshold: float) -> list[Any]:
 
 
 def packed(group: Group, threshold: float) -> Iterator[list[Any]]:
-    """The page has its own copy of the zip when this goes on after it has yielded."""
+    """Pack the zip and yield the page's values.
+
+    Gradio copies the zip before it resumes this generator, so the temporary folder can be deleted
+    after the yield.
+    """
     if not any(photo.map for photo in group):
         yield ['There is nothing to pack yet.', gr.skip()]
         return
@@ -181,7 +185,7 @@ def packed(group: Group, threshold: float) -> Iterator[list[Any]]:
 
 
 def _photos(group: Group, words: str) -> list[Any]:
-    """Values of the page for a group without maps."""
+    """Return the page's values for a group without maps."""
     small = [(shrink(decode(photo.pixels), SHOWN), photo.name) for photo in group]
     return [group, words, None, small, *shown((), 0)]
 
@@ -199,5 +203,5 @@ def _gallery(label: str, name: str) -> gr.Gallery:
 
 
 def _on(event: Callable[..., Any], handler: Callable[..., Any], inputs: Any, made: Any) -> None:
-    """None but the page calls the handler; of requests that come meanwhile the last one counts."""
+    """Attach a private handler to an event; while it runs, only the last new event is kept."""
     event(handler, inputs, made, api_visibility='private', trigger_mode='always_last')

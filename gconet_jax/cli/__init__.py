@@ -1,7 +1,7 @@
-"""`gconet-jax <command>`; `train.py`, `evaluate.py` and `predict.py` are three of the commands.
+"""The command line, `gconet-jax COMMAND`; `train.py`, `evaluate.py` and `predict.py` use it too.
 
-`runs` has what is done with data sets, `photos` what is done with photos, `weights` what is done
-with files of weights; `arguments` is what they share.
+`runs` holds the commands for data sets, `photos` those for photos, `weights` those for weights.
+`arguments` holds what they share.
 """
 
 import sys
@@ -28,7 +28,7 @@ commands:
 
 
 def main() -> int:
-    """Entry point of the console script."""
+    """Run the console script; return the exit status."""
     commands: dict[str, Callable[[Sequence[str]], int]] = {
         'train': train,
         'evaluate': evaluate,

@@ -1,4 +1,4 @@
-"""What the commands share."""
+"""Arguments and error handling that the commands share."""
 
 import argparse
 import sys
@@ -12,7 +12,7 @@ from gconet_jax.errors import InputError
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
-    """Flags that name a network, which may be the one in the package."""
+    """Add the flags that select a network; the default is the one in the package."""
     parser.add_argument(
         '--model', help='run, folder, .pth file or hub id; else the model in the package'
     )
@@ -20,26 +20,29 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 
 
 def add_checkpoint(parser: argparse.ArgumentParser) -> None:
-    """Flags that say which weights of a run."""
+    """Add the flags that select a run's checkpoint and weights."""
     parser.add_argument('--step', default='latest', help='checkpoint of a run (%(default)s)')
     parser.add_argument('--ema', action='store_true', help="a run's moving averages")
 
 
 def load_model(arguments: argparse.Namespace) -> tuple[Any, int]:
-    """The network that `add_model` or `add_checkpoint` name, and its image size."""
+    """Load the network that the flags select; return it and its image size, pixels."""
     from gconet_jax.weights.pretrained import load_pretrained
 
-    logging.set_verbosity(logging.ERROR)  # Orbax tells of every step of a load
+    logging.set_verbosity(logging.ERROR)  # Orbax logs every step of loading
     return load_pretrained(arguments.model, step=arguments.step, ema=arguments.ema)
 
 
 def split(value: str | None) -> tuple[str, ...]:
-    """A flag's parts between commas; none if it is empty or not given."""
+    """Split a flag's value at commas; an empty or missing value gives ()."""
     return tuple(value.split(',')) if value else ()
 
 
 def told(run: Callable[[], int]) -> int:
-    """What `run` returns, or 1 with what the user can mend in a line instead of a traceback."""
+    """Run a command and return its exit status.
+
+    An InputError is printed in one line, without a traceback, and gives status 1.
+    """
     try:
         check_environment()
         return run()

@@ -1,11 +1,11 @@
-"""Compiled programs, kept from one command to the next."""
+"""On-disk cache of compiled programs, shared by all commands."""
 
 import os
 from pathlib import Path
 
 
 def keep_programs() -> None:
-    """On disk, in `~/.cache/gconet-jax`, or where JAX_COMPILATION_CACHE_DIR says."""
+    """Cache compiled programs in `~/.cache/gconet-jax`, or in JAX_COMPILATION_CACHE_DIR."""
     import jax
 
     if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:

@@ -1,4 +1,4 @@
-"""Commands about photos: predict, look, serve."""
+"""Commands for photos: predict, look, serve."""
 
 import argparse
 import sys
@@ -12,7 +12,7 @@ from gconet_jax.errors import InputError
 
 
 def predict(argv: Sequence[str]) -> int:
-    """Finds what groups of photos share. Returns 1 if nothing could be done."""
+    """Segment the object that the photos of each group have in common."""
     parser = argparse.ArgumentParser(prog='gconet-jax predict', description=predict.__doc__)
     parser.add_argument('inputs', nargs='+', type=Path, help='folders of photos, or photos')
     parser.add_argument('out', type=Path, help='folder of what is made')
@@ -53,7 +53,7 @@ def predict(argv: Sequence[str]) -> int:
 
 
 def look(argv: Sequence[str]) -> int:
-    """Draws what the parts of the network make of groups of photos."""
+    """Plot intermediate results of the network for groups of photos."""
     parser = argparse.ArgumentParser(prog='gconet-jax look', description=look.__doc__)
     parser.add_argument('inputs', nargs='+', type=Path, help='folders of photos, or photos')
     parser.add_argument('out', type=Path, help='folder of the figures')
@@ -72,7 +72,7 @@ def look(argv: Sequence[str]) -> int:
 
 
 def serve(argv: Sequence[str]) -> int:
-    """Serves a page in which a browser's user drops photos and sees what they share."""
+    """Serve a web page that shows what uploaded photos have in common."""
     parser = argparse.ArgumentParser(prog='gconet-jax serve', description=serve.__doc__)
     add_model(parser)
     parser.add_argument(
@@ -97,12 +97,12 @@ def serve(argv: Sequence[str]) -> int:
 
 
 def _predictor(arguments: argparse.Namespace) -> Any:
-    """A predictor on one device."""
+    """Create a predictor on the first device."""
     return _predictors(arguments, most=1)[0]
 
 
 def _predictors(arguments: argparse.Namespace, most: int | None = None) -> list[Any]:
-    """One predictor a device, `most` at most; programs are compiled once and kept on disk."""
+    """Create a predictor per device, for at most `most` devices, with compilations cached."""
     import jax
 
     from gconet_jax.inference.predictor import Predictor
@@ -116,7 +116,11 @@ def _predictors(arguments: argparse.Namespace, most: int | None = None) -> list[
 
 
 def _integers(flag: str, text: str, between: str, count: int, limits: tuple[int, int]) -> Any:
-    """Whole numbers within limits, both included, out of a flag's text."""
+    """Parse `count` whole numbers, within inclusive limits, from the text of a flag.
+
+    Raises:
+        InputError: the text is something else.
+    """
     low, high = limits
     parts = text.split(between)
     numbers = tuple(int(part) for part in parts if part.isdecimal())

@@ -1,4 +1,4 @@
-"""Commands about data sets: train, evaluate, check."""
+"""Commands for data sets: train, evaluate, check."""
 
 import argparse
 import os
@@ -14,11 +14,11 @@ from gconet_jax.cli.compilation import keep_programs
 from gconet_jax.errors import InputError, missing_package
 from gconet_jax.host_memory import keep_freed_memory
 
-PACKAGE = Path(__file__).parents[1]  # a wheel has the configs in it
+PACKAGE = Path(__file__).parents[1]  # wheels include the configs here
 
 
 def train(argv: Sequence[str]) -> int:
-    """Trains; see the flags for what it takes. Returns the exit status."""
+    """Train a model; return the exit status."""
     argv = [_installed_config(argument) for argument in argv]
     values = flags.FlagValues()
     config = config_flags.DEFINE_config_file(
@@ -57,7 +57,7 @@ def train(argv: Sequence[str]) -> int:
             raise InputError('--config and --workdir are needed')
         try:
             settings = from_config_dict(config.value)
-        except OSError as error:  # ml_collections' for a file that could not be loaded
+        except OSError as error:  # from ml_collections: the file could not be loaded
             raise InputError(f'--config: {str(error).splitlines()[-1].strip()}') from error
         if (coordinator.value, processes.value, process.value) != (None, None, None):
             distributed.initialize(coordinator.value, processes.value, process.value)
@@ -68,7 +68,7 @@ def train(argv: Sequence[str]) -> int:
 
 
 def _installed_config(argument: str) -> str:
-    """`--config=configs/NAME.py`, with the package's own file if there is none in this folder."""
+    """Point `--config=configs/NAME.py` to the package's file if there is none here."""
     name, _, value = argument.partition('=')
     file, colon, variant = value.partition(':')
     installed = PACKAGE / file
@@ -78,7 +78,7 @@ def _installed_config(argument: str) -> str:
 
 
 def evaluate(argv: Sequence[str]) -> int:
-    """Scores checkpoints of runs, and maps of any method. Returns the exit status."""
+    """Score checkpoints of runs and maps of any method; return the exit status."""
     values = flags.FlagValues()
 
     def string(name: str, text: str, default: str | None = None) -> Any:
@@ -125,7 +125,7 @@ def evaluate(argv: Sequence[str]) -> int:
 
 
 def check(argv: Sequence[str]) -> int:
-    """Says what is in a folder of sets. Returns 1 if training on it would stop."""
+    """Report what a folder of data sets holds; exit with 1 if training on it would stop."""
     parser = argparse.ArgumentParser(prog='gconet-jax check', description=check.__doc__)
     parser.add_argument('root', type=Path, help='folder of the sets, or of one set')
     parser.add_argument('sets', nargs='*', help='their names; all that are found if not given')
@@ -145,9 +145,9 @@ def check(argv: Sequence[str]) -> int:
 
 
 def _run(argv: Sequence[str], values: flags.FlagValues, run: Callable[[], None]) -> int:
-    """Parses flags and runs, printing what the user can mend without a traceback."""
+    """Parse flags and run a command; print errors that the user can fix without a traceback."""
     logging.use_absl_handler()
-    logging.set_verbosity(logging.ERROR)  # Orbax tells of every step of every save and load
+    logging.set_verbosity(logging.ERROR)  # Orbax logs every step of saving and loading
     flags.FLAGS.mark_as_parsed()  # read by absl logging and Grain
     if any(argument in ('--help', '-h', '--helpfull') for argument in argv):
         print(values.get_help())
@@ -157,7 +157,7 @@ def _run(argv: Sequence[str], values: flags.FlagValues, run: Callable[[], None])
         try:
             _parse(argv, values)
             run()
-        except flags.Error as error:  # with a traceback if a config file raised: its last line
+        except flags.Error as error:  # a config file's error has its traceback: use the last line
             raise InputError(str(error).strip().splitlines()[-1].strip()) from error
         return 0
 
@@ -167,9 +167,9 @@ def _run(argv: Sequence[str], values: flags.FlagValues, run: Callable[[], None])
 def _parse(argv: Sequence[str], values: flags.FlagValues) -> None:
     try:
         rest = values(list(argv))
-    except (AttributeError, KeyError) as error:  # ml_collections' for a field that is not there
+    except (AttributeError, KeyError) as error:  # from ml_collections: no such field
         raise InputError(f'the config has no field {error}') from error
-    except (OSError, ValueError) as error:  # no such config file, or the file itself refuses
+    except (OSError, ValueError) as error:  # no such config file, or it raised the error
         raise InputError(' '.join(str(error).split())) from error
     if rest[1:]:
         raise InputError(f'unexpected arguments: {" ".join(rest[1:])}')

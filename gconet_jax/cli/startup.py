@@ -1,4 +1,4 @@
-"""What a command checks before JAX starts, so that the user reads one line and not a crash."""
+"""Checks before JAX starts, so that users read a one-line error instead of a crash."""
 
 import functools
 import glob
@@ -13,21 +13,21 @@ from importlib import metadata, util
 from gconet_jax.errors import InputError
 
 PACKAGE = 'gconet-jax'
-# An NVIDIA driver makes the first on Linux, the second under WSL. JAX has no GPUs elsewhere.
+# Created by the NVIDIA driver on Linux and under WSL. JAX supports no NVIDIA GPUs elsewhere.
 GPU_FILES = ('/dev/nvidia[0-9]*', '/usr/lib/wsl/lib/libcuda.so*')
-# XLA reads XLA_FLAGS when it first needs its options, and aborts the process if it rejects them.
+# XLA parses XLA_FLAGS when it first needs its options, and aborts the process on invalid flags.
 READ_XLA_FLAGS = 'from jaxlib import xla_client; xla_client.CompileOptions()'
 XLA_TIMEOUT_SECONDS = 60
 
 
 def check_environment() -> None:
-    """Check JAX and its settings, print warnings, and let any text be printed.
+    """Check JAX and its settings, print warnings, and make all text printable.
 
-    It does not start JAX in this process, and takes a few milliseconds, or half a second if
+    This does not start JAX in this process. It takes a few milliseconds, or half a second if
     XLA_FLAGS is set.
 
     Raises:
-        InputError: JAX is too old, or XLA does not accept XLA_FLAGS.
+        InputError: JAX is too old, or XLA rejects XLA_FLAGS.
     """
     escape_unprintable()
     check_jax_version()
@@ -37,9 +37,9 @@ def check_environment() -> None:
 
 
 def escape_unprintable() -> None:
-    """Print characters that the console's encoding lacks as escapes, instead of failing.
+    """Make stdout and stderr escape characters that their encoding lacks, instead of failing.
 
-    The names of photos may have any characters, and Windows pipes often use cp1252.
+    File names of photos may have any characters, and pipes on Windows often use cp1252.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors == 'strict':
@@ -47,12 +47,12 @@ def escape_unprintable() -> None:
 
 
 def check_jax_version() -> None:
-    """Compare the installed JAX with the range that this package declares.
+    """Compare the installed version of JAX with the range that this package declares.
 
-    A newer JAX is only a warning, as it may work.
+    A newer JAX may work, so it only causes a warning.
 
     Raises:
-        InputError: JAX is older.
+        InputError: JAX is too old.
     """
     from packaging.requirements import Requirement
 
@@ -78,10 +78,10 @@ def check_jax_version() -> None:
 
 @functools.cache
 def check_xla_flags(flags: str) -> None:
-    """Let another process read XLA_FLAGS, where an abort does no harm.
+    """Check XLA_FLAGS in a subprocess, where an abort does no harm.
 
     Raises:
-        InputError: XLA does not know a flag or its value, or cannot read its file of flags.
+        InputError: XLA rejects a flag or its value, or cannot read its file of flags.
     """
     if not flags.strip():
         return
@@ -115,7 +115,7 @@ def warn_of_unused_gpu() -> None:
 
 
 def _jax_plugins() -> set[str]:
-    """The names of JAX's plugins for accelerators, found in the two places where JAX looks."""
+    """Return the names of JAX's accelerator plugins, from both places where JAX looks."""
     found = {entry.name for entry in metadata.entry_points(group='jax_plugins')}
     package = util.find_spec('jax_plugins')
     if package is not None:

@@ -1,4 +1,4 @@
-"""Commands about files of weights: export, convert."""
+"""Commands for weights: export, convert."""
 
 import argparse
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from gconet_jax.inference.opsets import DEFAULT_OPSET, OPSETS
 
 
 def export(argv: Sequence[str]) -> int:
-    """Writes a network for other programs: OUT.onnx, OUT.stablehlo, or a safetensors folder."""
+    """Export a network as OUT.onnx, OUT.stablehlo or a safetensors folder."""
     parser = argparse.ArgumentParser(prog='gconet-jax export', description=export.__doc__)
     parser.add_argument('out', type=Path, help='.onnx, .stablehlo, or a folder')
     parser.add_argument(
@@ -46,9 +46,9 @@ def export(argv: Sequence[str]) -> int:
 
 
 def convert(argv: Sequence[str]) -> int:
-    """Stores a network as OUT.pth, an Orbax checkpoint, or a safetensors folder.
+    """Convert a network to OUT.pth, a safetensors folder, or a run with an Orbax checkpoint.
 
-    With --calibrate, turns a VGG-16 without batch norm into OUT.safetensors of one that has it.
+    With --calibrate, convert a VGG-16 without batch norm to OUT.safetensors of one with batch norm.
     """
     parser = argparse.ArgumentParser(prog='gconet-jax convert', description=convert.__doc__)
     parser.add_argument('model', help='run, folder, .pth file or hub id; or a VGG-16')
@@ -89,7 +89,11 @@ def convert(argv: Sequence[str]) -> int:
 
 
 def _refuse_ignored(arguments: argparse.Namespace) -> None:
-    """Raises InputError: a suffix that `convert` does not write, or a flag that it would ignore."""
+    """Check the flags of `convert`.
+
+    Raises:
+        InputError: the suffix of OUT is not supported, or a flag would be ignored.
+    """
     out: Path = arguments.out
     flags = {
         '--half': arguments.half,

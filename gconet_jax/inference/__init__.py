@@ -1,7 +1,8 @@
-"""From photos to what people want of them.
+"""Inference: from groups of photos to maps, pictures and exported networks.
 
-predictor.py gives maps of any groups of images, by the compiled parts in stages.py. photos.py reads
-what users have, outputs.py, cosegment.py and thumbnail.py make pictures of a photo and its map, and
-command.py is `predict.py`. visualize.py looks inside the network; export.py writes it for other
-programs, with onnx_graph.py, which states each module as ONNX nodes.
+- predictor.py predicts the maps of groups of images, with the compiled parts in stages.py.
+- outputs.py, cosegment.py and thumbnail.py make pictures from a photo and its map.
+- command.py implements `predict.py`.
+- visualize.py plots what happens inside the network.
+- export.py writes the network for other programs; onnx_graph.py builds its ONNX graph.
 """

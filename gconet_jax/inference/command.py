@@ -1,4 +1,4 @@
-"""What `predict.py` does: photos in folders in, maps and pictures of each group out."""
+"""The implementation of `predict.py`: folders of photos in, maps and pictures of groups out."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -23,12 +23,12 @@ from gconet_jax.input_pipeline.files import DataError
 from gconet_jax.input_pipeline.photos import find_groups, output_names, read_photo
 from gconet_jax.input_pipeline.pixels import to_square
 
-THREADS = 4  # that read, and that write
-SHEET_PHOTOS = 60  # of a group, evenly spread, at most
+THREADS = 4  # for reading, and as many per device for writing
+SHEET_PHOTOS = 60  # most photos of a group in its contact sheet, evenly spread
 
 
 class Group(NamedTuple):
-    """Photos that belong together, and the names of what is made of each."""
+    """A group of photos, and the name of each photo's output files."""
 
     name: str
     names: list[str]
@@ -36,7 +36,7 @@ class Group(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """The photos of a group that could be read, at the network's size (S, S, 3)."""
+    """The readable photos of a group, resized for the network, uint8 (S, S, 3) each."""
 
     group: str
     names: list[str]
@@ -47,16 +47,20 @@ class Loaded(NamedTuple):
 
 @memory_errors()
 def predict(predictors: Sequence[Predictor], options: Options) -> list[str]:
-    """Predicts every group and writes what is made of it, with progress.
+    """Predict all groups and write their output files, with a progress bar.
 
-    A file is written whole or not at all. Groups are shared by the predictors, one on each device.
+    Files are written atomically.
+
+    Args:
+        predictors: one per device; the groups are distributed over them.
+        options: what to predict and what to write.
 
     Returns:
-        Lines about files that could not be read, which were passed over.
+        A line about each file that was skipped because it could not be read.
 
     Raises:
-        InputError: nothing to read, nothing that could be read now or in an earlier run, or no way
-            to write.
+        InputError: there are no photos, none could be read now or in an earlier run, or the output
+            directory is not writable.
     """
     found = find_groups(options.inputs, leave_out=options.out)
     process, processes = options.share
@@ -76,7 +80,7 @@ def predict(predictors: Sequence[Predictor], options: Options) -> list[str]:
 
 
 def _predict(predictors: Sequence[Predictor], todo: Sequence[Group], options: Options) -> list[str]:
-    """Returns a line about each file that could not be read."""
+    """Predict the groups `todo`; return a line about each file that could not be read."""
     problems: list[str] = []
     with (
         _pool(THREADS) as readers,
@@ -101,7 +105,7 @@ def _predict(predictors: Sequence[Predictor], todo: Sequence[Group], options: Op
 
 @contextlib.contextmanager
 def _pool(threads: int) -> Iterator[ThreadPoolExecutor]:
-    """Threads; when the block fails or is interrupted, what they have not begun is dropped."""
+    """Yield a pool of threads; if the block fails or is interrupted, cancel its pending work."""
     pool = ThreadPoolExecutor(threads)
     try:
         yield pool
@@ -112,7 +116,7 @@ def _pool(threads: int) -> Iterator[ThreadPoolExecutor]:
 
 
 def _is_done(group: Group, options: Options) -> bool:
-    """Whether something is there, and everything but of files that cannot be read, as before."""
+    """Return True if the group has output, and only unreadable photos have none."""
     if 'sheets' in options.kinds and not options.sheet(group.name).is_file():
         return False
     kinds = [kind for kind in options.kinds if kind != 'sheets']
@@ -133,7 +137,7 @@ def _can_be_read(file: Path) -> bool:
 
 
 def _ahead(readers: ThreadPoolExecutor, groups: Sequence[Group], size: int) -> Iterator[Loaded]:
-    """Each group, decoded while the one before it is in use."""
+    """Yield each group, decoded while the previous one is in use."""
 
     def start(i: int) -> list[Future[np.ndarray]]:
         return [readers.submit(_read_square, file, size) for file in groups[i].files]
@@ -161,9 +165,12 @@ def _read_square(file: Path, size: int) -> np.ndarray:
 def _make(
     predictor: Predictor, writers: ThreadPoolExecutor, group: Loaded, options: Options, bar: tqdm
 ) -> list[str]:
-    """Predicts a group and writes its files; returns lines about photos that vanished meanwhile.
+    """Predict a group and write its files.
 
-    Photos are read once more to be written, for all of a large group would not fit in memory.
+    Photos are read again for writing, because a large group would not fit in memory at full size.
+
+    Returns:
+        A line about each photo that could not be read again.
     """
     prediction = predictor.predict(np.stack(group.squares))
     step = -(-len(group.files) // SHEET_PHOTOS)
@@ -188,10 +195,13 @@ def _make(
 def _write(
     group: str, name: str, file: Path, pixels: np.ndarray, in_sheet: bool, options: Options
 ) -> list[Image.Image]:
-    """The files of one photo, from its map (S, S); returns its tile for the sheet, if it has one.
+    """Write the files of one photo, given its map `pixels` (S, S) in [0, 1].
+
+    Returns:
+        Its tile for the contact sheet, or nothing if it has none.
 
     Raises:
-        DataError: the photo was there and is not any more.
+        DataError: the photo can no longer be read.
     """
     photo = read_photo(file)
     pixels = resize_map(pixels, photo.shape[:2])

@@ -1,4 +1,4 @@
-"""The network for other programs: ONNX and StableHLO, one group in, maps out, of any number."""
+"""Export to ONNX and StableHLO; the network takes one group of any number of images."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,17 +17,18 @@ from gconet_jax.whole_file import whole_file
 def export_onnx(
     model: GCoNetPlus, path: str | Path, *, image_size: int, opset: int = DEFAULT_OPSET
 ) -> None:
-    """Write an ONNX file that holds the weights.
+    """Write the network with its weights as one ONNX file.
 
-    The input `images` is one group: float32 (N, S, S, 3), RGB in [0, 255], of any N. The outputs
-    `map`, `prob` and `thresh` are float32 (N, S, S): M, P and T of the CEM. The file includes the
-    switch of k. Weights and computation are float32, whatever `config.model.precision` is.
+    The input `images` is one group: float32 (N, S, S, 3), RGB in [0, 255], with any N. The outputs
+    `map`, `prob` and `thresh` are float32 (N, S, S): M, P and T of the CEM. The graph includes the
+    switch from k to `k_fallback`. Weights and computation are float32, regardless of
+    `config.model.precision`.
 
     Args:
         model: the network.
         path: the file to write.
         image_size: S, pixels, a multiple of 16.
-        opset: the ONNX operator set, one of OPSETS.
+        opset: ONNX operator set, one of OPSETS.
 
     Raises:
         InputError: onnx is not installed, `image_size` or `opset` is not supported, or the weights
@@ -50,9 +51,15 @@ def export_onnx(
 
 
 def export_stablehlo(model: GCoNetPlus, path: str | Path, *, image_size: int) -> None:
-    """Writes what `jax.export.deserialize(path.read_bytes()).call(images)` runs, without this code.
+    """Write the network with its weights as serialized StableHLO, for CPUs and CUDA.
 
-    For CPUs and CUDA, with the inputs and outputs of `export_onnx`.
+    `jax.export.deserialize(path.read_bytes()).call(images)` runs it without this package. Inputs
+    and outputs are those of `export_onnx`.
+
+    Args:
+        model: the network.
+        path: the file to write.
+        image_size: S, pixels, a multiple of 16.
     """
     (n,) = jax.export.symbolic_shape('n')
     images = jax.ShapeDtypeStruct((n, image_size, image_size, 3), jnp.float32)

@@ -1,8 +1,8 @@
-"""The network as an ONNX graph, with one function for each module of `gconet_jax/models`.
+"""The network as an ONNX graph, with one function per module of `gconet_jax/models`.
 
-Each function adds the nodes that compute what its module's `__call__` computes at inference. Images
-are (N, C, H, W) in the graph, as ONNX convolutions require. Batch norm is folded into convolutions.
-Weights and convolutions are named by their place in the model: `decoder.top.first.conv`.
+Each function adds the nodes that compute the `__call__` of its module at inference. In the graph,
+images are (N, C, H, W), as ONNX convolutions require, and batch norm is folded into convolutions.
+Weights and convolutions are named by their path in the model, such as `decoder.top.first.conv`.
 """
 
 from collections.abc import Iterable
@@ -27,10 +27,10 @@ OUTPUTS = ('map', 'prob', 'thresh')
 
 
 def onnx_model(model: GCoNetPlus, *, image_size: int, opset: int) -> onnx.ModelProto:
-    """Return the ONNX model of `model` for images of `image_size` x `image_size` pixels.
+    """Build the ONNX model for images of `image_size` x `image_size` pixels.
 
     Raises:
-        InputError: the weights are larger than an ONNX file can be.
+        InputError: the weights exceed the size limit of an ONNX file.
     """
     network = fold(model)
     graph = Graph(network)
@@ -49,7 +49,7 @@ def onnx_model(model: GCoNetPlus, *, image_size: int, opset: int) -> onnx.ModelP
             graph.constants,
         ),
         opset_imports=[operators],
-        # The oldest version that has the opset: old programs refuse a newer one.
+        # The oldest version that supports the opset, because old programs reject newer ones.
         ir_version=helper.find_min_ir_version_for([operators]),
         producer_name='gconet-jax',
     )
@@ -65,7 +65,7 @@ def _properties(model: GCoNetPlus, image_size: int) -> dict[str, str]:
 
 
 def segment(graph: Graph, model: GCoNetPlus, image_size: int) -> tuple[str, str, str]:
-    """`GCoNetPlus.segment`: M, P and T, each (N, 1, S, S)."""
+    """Add `GCoNetPlus.segment`; return M, P and T, (N, 1, S, S) each."""
     x1, x2, x3, x4, x5 = encode(graph, model, image_size)
     weighted = x5
     if model.gam is not None:
@@ -81,7 +81,7 @@ def segment(graph: Graph, model: GCoNetPlus, image_size: int) -> tuple[str, str,
 
 
 def encode(graph: Graph, model: GCoNetPlus, image_size: int) -> list[Feature]:
-    """`gconet_plus.normalize`, then `GCoNetPlus.encode`: x1 to x5."""
+    """Add `gconet_plus.normalize` and `GCoNetPlus.encode`; return x1 to x5."""
     x = graph.add('Transpose', INPUT, perm=[0, 3, 1, 2])
     x = graph.add('Div', x, np.array(255, np.float32))
     x = graph.add('Sub', x, IMAGE_MEAN.reshape(3, 1, 1))
@@ -96,7 +96,7 @@ def encode(graph: Graph, model: GCoNetPlus, image_size: int) -> list[Feature]:
 
 
 def vgg(graph: Graph, backbone: VGG16, x: str) -> Iterable[str]:
-    """`VGG16`: x1 to x5."""
+    """Add `VGG16`; yield x1 to x5."""
     for index, stage in enumerate(backbone.stages):
         if index:
             x = graph.add('MaxPool', x, kernel_shape=[2, 2], strides=[2, 2])
@@ -106,7 +106,7 @@ def vgg(graph: Graph, backbone: VGG16, x: str) -> Iterable[str]:
 
 
 def resnet(graph: Graph, backbone: ResNet50, x: str) -> Iterable[str]:
-    """`ResNet50`: x1 to x5."""
+    """Add `ResNet50`; yield x1 to x5."""
     for stage in backbone.stages:
         for layer in stage:
             if isinstance(layer, Bottleneck):
@@ -117,7 +117,7 @@ def resnet(graph: Graph, backbone: ResNet50, x: str) -> Iterable[str]:
 
 
 def bottleneck(graph: Graph, block: Bottleneck, x: str) -> str:
-    """`resnet.Bottleneck`."""
+    """Add `resnet.Bottleneck`."""
     skip = x if block.skip is None else graph.conv_norm(block.skip, x)
     x = graph.conv_norm_relu(block.first, x)
     x = graph.conv_norm_relu(block.middle, x)
@@ -125,7 +125,7 @@ def bottleneck(graph: Graph, block: Bottleneck, x: str) -> str:
 
 
 def group_affinity_module(graph: Graph, gam: GroupAffinity, x5: Feature) -> str:
-    """`GroupAffinity`: attended features (N, C, h, w)."""
+    """Add `GroupAffinity`; return the attended features (N, C, h, w)."""
     channels = gam.value.kernel.shape[2]
     affinity = group_affinity(graph, gam, x5, channels)
     scores = graph.add('Mul', affinity, np.array(channels**-0.5, np.float32))
@@ -135,10 +135,10 @@ def group_affinity_module(graph: Graph, gam: GroupAffinity, x5: Feature) -> str:
 
 
 def group_affinity(graph: Graph, gam: GroupAffinity, x5: Feature, channels: int) -> str:
-    """`affinity.group_affinity`: (N, h·w).
+    """Add `affinity.group_affinity`; return the affinity (N, h·w).
 
-    One row of every image's queries is compared at a time, so the similarity (N, N·w, h·w) in
-    memory is a small part of the whole one, (N, N·h·w, h·w).
+    The queries of all images are compared one row at a time, so that only (N, N·w, h·w) of the
+    whole similarity, (N, N·h·w, h·w), is in memory at once.
     """
     key = graph.conv(gam.key, x5.name)
     key = graph.add('Reshape', key, np.array([0, channels, -1]))  # (N, C, h·w)
@@ -156,14 +156,14 @@ def group_affinity(graph: Graph, gam: GroupAffinity, x5: Feature, channels: int)
 
 
 def consensus(graph: Graph, attended: str) -> str:
-    """`consensus.consensus`: (1, C, 1, 1)."""
+    """Add `consensus.consensus`; return (1, C, 1, 1)."""
     return graph.add('ReduceMean', attended, np.array([0, 2, 3]))
 
 
 def decoder(
     graph: Graph, part: Decoder, x5: Feature, skips: tuple[Feature, ...], image_size: int
 ) -> str:
-    """`Decoder`: p1 (N, C, S, S)."""
+    """Add `Decoder`; return p1 (N, C, S, S)."""
     x = Feature(block(graph, part.top, x5.name), x5.size)
     for step, skip in zip(part.stages, reversed(skips), strict=True):
         x = stage(graph, step, x, skip)
@@ -172,7 +172,7 @@ def decoder(
 
 
 def stage(graph: Graph, part: Stage, x: Feature, skip: Feature) -> Feature:
-    """`decoder.Stage`: the sum with the lateral, of the size of `skip`."""
+    """Add `decoder.Stage`; return the sum with the lateral, at the size of `skip`."""
     name = graph.resize(Feature(block(graph, part.block, x.name), x.size), skip.size).name
     if part.after is not None:
         name = upsampling_block(graph, part.after, name)
@@ -184,12 +184,12 @@ def stage(graph: Graph, part: Stage, x: Feature, skip: Feature) -> Feature:
 
 
 def block(graph: Graph, part: Block, x: str) -> str:
-    """`decoder.Block`."""
+    """Add `decoder.Block`."""
     return graph.conv_norm(part.last, graph.conv_norm_relu(part.first, x))
 
 
 def upsampling_block(graph: Graph, part: UpsamplingBlock, x: str) -> str:
-    """`decoder.UpsamplingBlock`."""
+    """Add `decoder.UpsamplingBlock`."""
     for layer in (part.first, part.middle, part.last):
         x = graph.conv_norm_relu(layer, x)
     return x
@@ -198,7 +198,7 @@ def upsampling_block(graph: Graph, part: UpsamplingBlock, x: str) -> str:
 def confidence_enhancement(
     graph: Graph, cem: ConfidenceEnhancement, p1: str
 ) -> tuple[str, str, str]:
-    """`ConfidenceEnhancement` with `confidence.binarise`: M, P and T, each (N, 1, S, S)."""
+    """Add `ConfidenceEnhancement`; return M, P and T, (N, 1, S, S) each."""
     prob, thresh = branch(graph, cem.prob, p1), branch(graph, cem.thresh, p1)
     difference = graph.add('Sub', prob, thresh)
     k, k_fallback = np.array(cem.k, np.float32), np.array(cem.k_fallback, np.float32)
@@ -209,7 +209,7 @@ def confidence_enhancement(
 
 
 def branch(graph: Graph, part: Branch, p1: str) -> str:
-    """`confidence.Branch`: P or T, (N, 1, S, S)."""
+    """Add `confidence.Branch`; return P or T, (N, 1, S, S)."""
     x = graph.conv_norm_relu(part.first, p1)
     x = graph.conv_norm_relu(part.second, x)
     return graph.add('Sigmoid', graph.conv(part.predict, x))

@@ -1,4 +1,4 @@
-"""An ONNX graph under construction: its nodes, its constants, and the layers modules share."""
+"""Builder of an ONNX graph: nodes, constants, and the layers that modules share."""
 
 from typing import Any, NamedTuple
 
@@ -10,18 +10,21 @@ from onnx import helper, numpy_helper
 from gconet_jax.errors import InputError
 from gconet_jax.models.layers import ConvNorm
 
-LARGEST_FILE_BYTES = 2**31 - 2**20  # of a protobuf message, less room for the nodes
+LARGEST_FILE_BYTES = 2**31 - 2**20  # limit of protobuf, minus room for the nodes
 
 
 class Feature(NamedTuple):
-    """A value of the graph: square images (N, C, size, size)."""
+    """A value of the graph that holds square features (N, C, size, size)."""
 
     name: str
     size: int
 
 
 class Graph:
-    """The nodes and constants of an ONNX graph. A value is a name, or an array: a constant."""
+    """The nodes and constants of an ONNX graph.
+
+    A value of the graph is given by its name, or as an array, which becomes a constant.
+    """
 
     def __init__(self, model: nnx.Module):
         self.nodes: list[onnx.NodeProto] = []
@@ -41,7 +44,11 @@ class Graph:
         return output
 
     def constant(self, array: np.ndarray, name: str = '') -> str:
-        """Add a constant and return its name."""
+        """Add a constant and return its name.
+
+        Raises:
+            InputError: the constants exceed the size limit of an ONNX file.
+        """
         name = name or f'constant_{len(self.constants)}'
         self._bytes += array.nbytes
         if self._bytes > LARGEST_FILE_BYTES:
@@ -53,7 +60,7 @@ class Graph:
         return name
 
     def conv(self, conv: nnx.Conv, x: str) -> str:
-        """`layers.Conv`."""
+        """Add `layers.Conv`."""
         path = self._paths[id(conv)]
         assert isinstance(conv.strides, int)
         assert conv.bias is not None
@@ -69,16 +76,16 @@ class Graph:
         )
 
     def conv_norm(self, layer: ConvNorm, x: str) -> str:
-        """`layers.ConvNorm`, folded."""
+        """Add `layers.ConvNorm` with its batch norm already folded."""
         assert layer.norm is None
         return self.conv(layer.conv, x)
 
     def conv_norm_relu(self, layer: ConvNorm, x: str) -> str:
-        """`layers.ConvNormReLU`, folded."""
+        """Add `layers.ConvNormReLU` with its batch norm already folded."""
         return self.add('Relu', self.conv_norm(layer, x))
 
     def resize(self, x: Feature, size: int) -> Feature:
-        """`models.resize.resize`."""
+        """Add `models.resize.resize` to `size` x `size`."""
         if x.size == size:
             return x
         name = self.add(

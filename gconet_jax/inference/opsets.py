@@ -1,6 +1,6 @@
-"""The ONNX operator sets that `export` can write."""
+"""The ONNX operator sets that `export` supports."""
 
 DEFAULT_OPSET = 18
-# Reductions take their axes as an input from 18 on. onnxruntime 1.20, the oldest that the extra
-# `export` allows, runs 21 and below.
+# From 18 on, reductions take their axes as an input. onnxruntime 1.20, the oldest version that the
+# extra `export` allows, supports up to 21.
 OPSETS = range(DEFAULT_OPSET, 22)

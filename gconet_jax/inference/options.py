@@ -1,12 +1,12 @@
-"""What is asked of `predict.py`, and where its files go."""
+"""The options of `predict.py`, and the paths of its output files."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from gconet_jax.errors import InputError
 
-# What can be made, and the suffix of its files: `<out>/<kind>/<group>/<name><suffix>`, but for
-# sheets, `<out>/sheets/<group>.jpg`.
+# Kinds of output and their file suffixes. Files are `<out>/<kind>/<group>/<name><suffix>`, except
+# for contact sheets: `<out>/sheets/<group>.jpg`.
 KINDS = {
     'maps': '.png',
     'masks': '.png',
@@ -20,16 +20,16 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Options:
-    """What is predicted and what is made of it.
+    """Options of a prediction.
 
     Attributes:
-        inputs: see `photos.find_groups`.
-        out: folder of what is made.
-        kinds: keys of KINDS.
-        background: (R, G, B) behind co-segmented objects.
+        inputs: folders and photos; see `photos.find_groups`.
+        out: output directory.
+        kinds: kinds of output to write, keys of KINDS.
+        background: (R, G, B) behind co-segmented objects, 0 to 255 each.
         thumbnail_size: (width, height), pixels.
-        resume: passes over groups whose files are all there.
-        share: (i, n): this process takes every n-th group from the i-th, counted from 0.
+        resume: skip groups that already have all their outputs.
+        share: (i, n): this process handles groups i, i + n, i + 2n, ..., counted from 0.
     """
 
     inputs: tuple[Path, ...]
@@ -41,7 +41,11 @@ class Options:
     share: tuple[int, int]
 
     def __post_init__(self) -> None:
-        """Raises InputError: no kinds, an unknown one, or a share that is none."""
+        """Check the options.
+
+        Raises:
+            InputError: `kinds` is empty or has an unknown kind, or `share` is out of range.
+        """
         unknown = sorted(set(self.kinds) - set(KINDS))
         if unknown:
             raise InputError(f'--save: {", ".join(unknown)} unknown; there are {", ".join(KINDS)}')
@@ -54,9 +58,9 @@ class Options:
             )
 
     def path(self, kind: str, group: str, name: str) -> Path:
-        """Of what is made of a photo, a kind other than sheets."""
+        """Return the path of a photo's output file of any kind except sheets."""
         return self.out / kind / group / f'{name}{KINDS[kind]}'
 
     def sheet(self, group: str) -> Path:
-        """Of what is made of a whole group."""
+        """Return the path of a group's contact sheet."""
         return self.out / 'sheets' / f'{group}{KINDS["sheets"]}'

@@ -1,4 +1,4 @@
-"""The folder that results go to."""
+"""The output directory."""
 
 import contextlib
 import tempfile
@@ -10,10 +10,11 @@ from gconet_jax.errors import InputError
 
 @contextlib.contextmanager
 def writing_to(out: Path) -> Iterator[None]:
-    """A block that writes to the folder `out`, which is made and tried before the block begins.
+    """Create the output directory, check that it is writable, and run a block that writes to it.
 
     Raises:
-        InputError: it cannot be made or written to, before the block or, as on a full disk, in it.
+        InputError: `out` cannot be created or written to, or writing failed in the block, for
+            example on a full disk.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)

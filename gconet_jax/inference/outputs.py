@@ -1,4 +1,4 @@
-"""What is made of a photo and its map: masks, overlays, cut-outs, a contact sheet; and files."""
+"""Pictures made from a photo and its map: masks, overlays, cut-outs and contact sheets."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,33 +9,40 @@ from PIL import Image
 
 from gconet_jax.whole_file import whole_file
 
-TILE = 160  # pixels, height of a photo in a contact sheet
+TILE = 160  # pixels, height of photos in a contact sheet
 COLUMNS = 4
 GAP = 8
-NEARLY = 0.9  # of the maximum of a map is the highest adaptive threshold
-DIMMED = 0.35  # of its brightness is left to what is not the object
+NEARLY = 0.9  # the adaptive threshold is at most this fraction of the map's maximum
+DIMMED = 0.35  # fraction of its brightness that the background keeps in overlays
 OUTLINE = (255, 60, 60)
 
 
 def grey(pixels: np.ndarray) -> np.ndarray:
-    """A map (H, W) in [0, 1] as uint8: 255·M cut off to whole numbers, as released."""
+    """Convert a map (H, W) in [0, 1] to uint8: 255·M rounded down, as in the released code."""
     return (pixels * 255).astype(np.uint8)
 
 
 def adaptive_mask(pixels: np.ndarray) -> np.ndarray:
-    """The object, bool (H, W): where a map reaches twice its mean, or NEARLY of its maximum.
+    """Binarise a map (H, W) in [0, 1] with an adaptive threshold; returns bool (H, W).
 
-    GCoNet+, section 5, and Achanta et al. (CVPR 2009) have the maximum itself; of an object that
-    fills half of the photo that would leave specks. A black map has no object.
+    The threshold is twice the map's mean (GCoNet+, section 5; Achanta et al., CVPR 2009), but at
+    most NEARLY times its maximum. They limit it to the maximum itself, which leaves only specks of
+    an object that fills half of the photo. The mask of a black map is empty.
     """
     threshold = min(2 * float(pixels.mean()), NEARLY * float(pixels.max()))
     return (pixels >= threshold) & (pixels > 0)
 
 
 def overlay(photo: np.ndarray, pixels: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
-    """The photo (H, W, 3) uint8, dim where the map (H, W) is low, the object outlined.
+    """Dim the photo where the map is low, and outline the object.
 
-    `mask` bool (H, W) is outlined instead of the adaptive one, if it is given.
+    Args:
+        photo: (H, W, 3) uint8, RGB.
+        pixels: the map, (H, W) in [0, 1].
+        mask: (H, W) bool, the object to outline; by default `adaptive_mask(pixels)`.
+
+    Returns:
+        (H, W, 3) uint8, RGB.
     """
     light = DIMMED + (1 - DIMMED) * pixels[..., None]
     picture = np.ascontiguousarray((photo * light).astype(np.uint8))
@@ -46,12 +53,12 @@ def overlay(photo: np.ndarray, pixels: np.ndarray, mask: np.ndarray | None = Non
 
 
 def cutout(photo: np.ndarray, pixels: np.ndarray) -> np.ndarray:
-    """The photo with the map as its alpha, (H, W, 4) uint8."""
+    """Return the photo with the map as its alpha channel, (H, W, 4) uint8."""
     return np.dstack([photo, grey(pixels)])
 
 
 def tile(photo: np.ndarray, pixels: np.ndarray) -> Image.Image:
-    """`photo | overlay`, small, for a contact sheet."""
+    """Return a small `photo | overlay` picture for a contact sheet."""
     height, width = photo.shape[:2]
     size = (max(1, round(min(width / height, 2) * TILE)), TILE)
     small, small_map = (_small(x, size) for x in (photo, pixels))
@@ -62,7 +69,7 @@ def tile(photo: np.ndarray, pixels: np.ndarray) -> Image.Image:
 
 
 def contact_sheet(tiles: Sequence[Image.Image]) -> Image.Image:
-    """The tiles of a group in rows."""
+    """Arrange the tiles of a group in rows of COLUMNS."""
     rows = [tiles[i : i + COLUMNS] for i in range(0, len(tiles), COLUMNS)]
     widest = max(sum(tile.width + GAP for tile in row) for row in rows)
     sheet = Image.new('RGB', (widest, len(rows) * (TILE + GAP)), 'white')
@@ -75,7 +82,7 @@ def contact_sheet(tiles: Sequence[Image.Image]) -> Image.Image:
 
 
 def write_whole(path: Path, image: Image.Image) -> None:
-    """Saves by the suffix, so that the file is there whole or not at all; makes its folder."""
+    """Save an image atomically, in the format of the path's suffix; create its folder."""
     with whole_file(path) as partial:
         image.save(partial)
 

@@ -1,4 +1,4 @@
-"""Maps of groups of photos: any number of groups, of any number of images of any sizes."""
+"""Prediction of maps for groups of photos, with any number of images of any size."""
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,25 +17,25 @@ from gconet_jax.models.gconet_plus import GCoNetPlus
 from gconet_jax.weights.folding import fold
 from gconet_jax.weights.pretrained import load_pretrained
 
-CHUNK = 16  # images in the network at once, at most; on a CPU it is one, the fastest there
-# Features that wait for the consensus of their group, in bytes on a CPU and as a share of the
-# memory of other devices. The features of further images are computed twice.
+CHUNK = 16  # most images in the network at once; on CPUs it is one, which is fastest there
+# Limit of the features kept until their group's consensus is known: in bytes on CPUs, as a fraction
+# of memory on other devices. Features beyond it are dropped and computed again.
 KEPT_BYTES = 1 << 30
 KEPT_SHARE = 0.25
 
 
 class Prediction:
-    """The maps of a group of n images, at the size of the network.
+    """The maps of a group of n images, at the network's image size S.
 
     Attributes:
         maps: float32 (n, S, S), in [0, 1].
-        fell_back: whether the binarisation used the smaller k.
-        prob: P of the CEM, (n, S, S); without CEM, the map. Copied from the device when asked for.
-        thresh: T of the CEM, (n, S, S); without CEM, 0.5. Copied likewise.
+        fell_back: True if the binarisation used `k_fallback`.
+        prob: P of the CEM, (n, S, S); without CEM, the map. Copied from the device on access.
+        thresh: T of the CEM, (n, S, S); without CEM, 0.5. Copied from the device on access.
     """
 
     def __init__(self, chunks: Sequence[Maps]):
-        """`chunks` hold the n images in order. Waits for the device."""
+        """Join the maps of `chunks`, which hold the n images in order. Waits for the device."""
         self.fell_back = any(bool(chunk.overflowed) for chunk in chunks)
         self.maps = _join([chunk.fallback if self.fell_back else chunk.steep for chunk in chunks])
         self._prob = [chunk.prob for chunk in chunks]
@@ -51,18 +51,20 @@ class Prediction:
 
 
 class Predictor:
-    """A trained network, ready for photos.
+    """A trained network that predicts maps for groups of photos.
 
-    Images are resized to the network's square, as in training; a map comes back at the size of its
-    image. A group may be of any size: the device holds a few images in the network, features of up
-    to KEPT_BYTES or KEPT_SHARE, and about 3 MB an image at 256 x 256 for the consensus. Programs
-    are compiled for one image and, on GPUs, for 2, 4, 8 and 16, so that few compilations serve
-    groups of every size. A group of one image has only itself to agree with: its map shows what
-    stands out in it.
+    Images are resized to the network's square size, as in training; maps are resized back to the
+    size of their images. A group of one image has nothing to compare with: its map shows what
+    stands out in the image.
+
+    Groups may have any number of images. Device memory holds a few images in the network, features
+    of up to KEPT_BYTES or KEPT_SHARE, and about 3 MB per image at 256 x 256 for the consensus.
+    Programs are compiled for one image and, on GPUs, for 2, 4, 8 and 16 images, so that a few
+    compilations serve groups of every size.
 
     Attributes:
-        image_size: height and width in the network, pixels.
-        stages: the network in parts, batch norm folded.
+        image_size: height and width of images in the network, pixels.
+        stages: the compiled parts of the network, with batch norm folded.
     """
 
     def __init__(
@@ -73,14 +75,14 @@ class Predictor:
         chunk: int | None = None,
         device: Any = None,
     ):
-        """Put the network on `device`, by default JAX's first one.
+        """Put the network on a device.
 
         Args:
             model: the network.
-            image_size: height and width in the network, pixels; a multiple of 16.
+            image_size: height and width of images in the network, pixels; a multiple of 16.
             chunk: most images in the network at once; by default the fastest number for the
-                device. It changes results only by the rounding of float32 sums.
-            device: a JAX device.
+                device. It affects results only by the rounding of float32 sums.
+            device: a JAX device; by default the first local one.
         """
         device = device or jax.local_devices()[0]
         chunk = chunk or (1 if device.platform == 'cpu' else CHUNK)
@@ -94,22 +96,30 @@ class Predictor:
     def from_pretrained(
         cls, source: str | Path | None = None, *, step: str = 'latest', ema: bool = False
     ) -> 'Predictor':
-        """See `weights.pretrained.load_pretrained`."""
+        """Load a trained network; see `weights.pretrained.load_pretrained` for the arguments."""
         model, image_size = load_pretrained(source, step=step, ema=ema)
         return cls(model, image_size=image_size)
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Maps of one group: uint8 (H, W, 3) RGB each -> float32 (H, W) in [0, 1] each.
+        """Predict the maps of one group.
+
+        Args:
+            images: uint8 (H, W, 3) each, RGB.
+
+        Returns:
+            The map of each image, float32 (H, W) in [0, 1].
 
         Raises:
-            InputError: an image has another shape or type; its index is named.
+            InputError: there are no images, or one has another shape or type; the message gives
+                its index.
         """
         return next(self.groups([images]))
 
     def groups(self, groups: Iterable[Sequence[np.ndarray]]) -> Iterator[list[np.ndarray]]:
-        """Yield the maps of each group, as calling it on each in turn would return them.
+        """Yield the maps of each group, as `__call__` returns them.
 
-        The device works on a group while the maps of the one before are resized and used.
+        The device works on a group while the previous group's maps are resized and used, which is
+        faster than one call per group.
         """
         waiting: tuple[Sequence[np.ndarray], list[Maps]] | None = None
         for i, group in enumerate(groups):
@@ -123,11 +133,11 @@ class Predictor:
             yield _at_sizes(*waiting)
 
     def predict(self, images: np.ndarray) -> Prediction:
-        """Segment one group of images of the network's size, uint8 (n, S, S, 3)."""
+        """Predict one group of images of the network's size, uint8 (n, S, S, 3), RGB."""
         return Prediction(self._start(images))
 
     def _start(self, images: np.ndarray) -> list[Maps]:
-        """Give the device everything to do for one group, without waiting for it."""
+        """Dispatch the computation of one group to the device, without waiting for it."""
         chunks = list(_chunks(len(images), self._sizes))
         kept: dict[int, Features] = {}
         x5, room = [], self._room
@@ -155,13 +165,13 @@ class Predictor:
 
 
 def resize_map(pixels: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
-    """A map (S, S) at `size` (H, W): bilinear with aligned corners, as released."""
+    """Resize a map (S, S) to `size` (H, W), bilinearly with aligned corners, as released."""
     rows, columns = (interpolation_matrix(n, m) for n, m in zip(pixels.shape, size, strict=True))
     return np.clip(rows @ pixels @ columns.T, 0, 1)
 
 
 def _at_sizes(group: Sequence[np.ndarray], chunks: list[Maps]) -> list[np.ndarray]:
-    """Return the map of each image of `group`, at its size."""
+    """Return the map of each image of `group`, at the size of the image."""
     maps = Prediction(chunks).maps
     return [resize_map(x, image.shape[:2]) for x, image in zip(maps, group, strict=True)]
 
@@ -171,7 +181,7 @@ def _join(parts: Sequence[jax.Array]) -> np.ndarray:
 
 
 def _chunks(n: int, sizes: Sequence[int]) -> Iterator[slice]:
-    """n as a sum of `sizes`, which fall by halves to 1: 13 -> 8, 4, 1."""
+    """Split range(n) into slices of the given sizes, powers of two down to 1: 13 -> 8, 4, 1."""
     start = 0
     for size in itertools.chain.from_iterable(itertools.repeat(s, n // s + 1) for s in sizes):
         if start + size <= n:

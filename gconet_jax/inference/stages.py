@@ -1,8 +1,8 @@
-"""The network in parts, each compiled for a few images: a group of any size runs in their memory.
+"""The network in compiled parts that process a few images at a time, for groups of any size.
 
-Without batch norm (`weights.folding`) an image meets its group only in the GAM, which gives the
-consensus. So `encode` runs on some images at a time, `consensus` on the x5 of the whole group, and
-`decode` again on some images at a time. Every result stays on the device until someone reads it.
+Once batch norm is folded (`weights.folding`), the images of a group interact only in the GAM, which
+computes the consensus. So `encode` and `decode` run on a few images at a time, and only `consensus`
+needs the x5 of the whole group. Results stay on the device until they are read.
 """
 
 import functools
@@ -20,33 +20,33 @@ from gconet_jax.models.gconet_plus import GCoNetPlus, image_size, normalize
 
 Features = tuple[jax.Array, ...]  # x1 to x5 of B images
 
-# The x5 of a group are padded to a power of two up to this many images, then to a multiple of it:
-# so few programs serve groups of every size.
+# The x5 of a group are padded to a power of two up to this many images, and to a multiple of it
+# beyond. So a few compiled programs serve groups of every size.
 PADDED_TO = 32
 
 
 class Maps(NamedTuple):
-    """The maps of B images with everything that decides between them; (B, H, W) float32 each."""
+    """Maps of B images under both k, and what decides between them; (B, H, W) float32 each."""
 
     steep: jax.Array  # sigmoid(k (P - T)); P without CEM
     fallback: jax.Array  # sigmoid(k_fallback (P - T)); P without CEM
-    overflowed: jax.Array  # () bool: exp(-k (P - T)) overflows float32 in one of these images
+    overflowed: jax.Array  # () bool: exp(-k (P - T)) overflows float32 in any image
     prob: jax.Array  # P of the CEM; without CEM, the map
     thresh: jax.Array  # T of the CEM; without CEM, 0.5
 
 
 class Look(NamedTuple):
-    """What the network computes for B images between x5 and P."""
+    """Intermediate results of B images, between x5 and P."""
 
-    # Stages of the decoder, mean over channels of absolute values: (B, h, w) each.
+    # Decoder stages, mean over channels of absolute values: (B, h, w) each.
     stages: tuple[jax.Array, ...]
-    # Of the most likely class of the auxiliary classifier, before its bias (class activation maps,
-    # Zhou et al., CVPR 2016): (B, h, w); None without a classifier.
+    # Class activation map (Zhou et al., CVPR 2016) of the auxiliary classifier's most likely class,
+    # without bias: (B, h, w); None without a classifier.
     class_activation: jax.Array | None
 
 
 class Stages:
-    """The parts of one network, which has no batch norm."""
+    """The compiled parts of a network whose batch norm is folded."""
 
     def __init__(self, model: GCoNetPlus, device: Any = None):
         self.config = model.config
@@ -55,30 +55,30 @@ class Stages:
         self._weights = jax.device_put(weights, device)
 
     def encode(self, images: np.ndarray) -> Features:
-        """Return the features of uint8 images (B, H, W, 3), H and W multiples of 16."""
+        """Return the features of uint8 RGB images (B, H, W, 3); H and W are multiples of 16."""
         return _encode(self._graph, self._weights, images)
 
     def consensus(self, x5: Sequence[jax.Array]) -> jax.Array:
-        """Return what a group has in common, (C,), from its x5 in parts, (B, h, w, C) each."""
+        """Return the consensus (C,) of a group, given its x5 in parts, (B, h, w, C) each."""
         if not self.config.gam:
             return jnp.ones(x5[0].shape[-1])
         return _consensus(self._graph, self._weights, *self._gather(x5))
 
     def attention(self, x5: Sequence[jax.Array]) -> np.ndarray:
-        """Return how much the GAM attends to each position of a group's n images: (n, h, w)."""
+        """Return the GAM's attention over the positions of a group's n images, (n, h, w)."""
         group, count = self._gather(x5)
         return np.asarray(_attention(self._graph, self._weights, group, count))[:count]
 
     def decode(self, features: Features, shared: jax.Array) -> Maps:
-        """Return the maps of B images under the consensus (C,) of their group."""
+        """Return the maps of B images, given the consensus (C,) of their group."""
         return _decode(self._graph, self._weights, features, shared)
 
     def look(self, features: Features, shared: jax.Array) -> Look:
-        """Return what `decode` computes on the way."""
+        """Return intermediate results of `decode`."""
         return _look(self._graph, self._weights, features, shared)
 
     def _gather(self, parts: Sequence[jax.Array]) -> tuple[jax.Array, np.int32]:
-        """Join parts (B, ...) into one array padded with zeros; return it and the true count."""
+        """Join parts (B, ...) into one zero-padded array; return it and the number of images."""
         count = sum(map(len, parts))
         if count <= PADDED_TO:
             size = 1 << (count - 1).bit_length()

@@ -1,4 +1,4 @@
-"""Collection-aware thumbnails: one aspect, one scale of the object (GCoNet+, section 5)."""
+"""Collection-aware thumbnails with a common aspect ratio and object scale (GCoNet+, section 5)."""
 
 from typing import NamedTuple
 
@@ -7,12 +7,12 @@ import numpy as np
 
 from gconet_jax.inference.outputs import adaptive_mask
 
-ENLARGED = 1.2  # an object's box about its centre, so that its surroundings show
-LEAST_AREA = 0.1  # of the largest part: smaller parts of a mask are specks
+ENLARGED = 1.2  # factor on the size of an object's box, to show some surroundings
+LEAST_AREA = 0.1  # parts of a mask below this fraction of its largest part are ignored
 
 
 class Box(NamedTuple):
-    """A rectangle of pixels, its far edges exclusive; it may reach beyond the photo."""
+    """A rectangle in pixels; right and bottom are exclusive. It may extend beyond the photo."""
 
     left: float
     top: float
@@ -21,7 +21,7 @@ class Box(NamedTuple):
 
 
 def object_box(mask: np.ndarray) -> Box | None:
-    """The tight box about the object, bool (H, W), specks aside; None without an object."""
+    """Return the bounding box of a mask, bool (H, W), without specks; None if it is empty."""
     count, _, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
     if count < 2:
         return None
@@ -31,24 +31,30 @@ def object_box(mask: np.ndarray) -> Box | None:
 
 
 def thumbnail(photo: np.ndarray, pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A thumbnail of a photo of a collection, uint8 (size[1], size[0], 3).
+    """Crop a photo around its object and resize it to a thumbnail.
 
-    The crop has the aspect of `size` and is the smallest about the enlarged box of the object, so
-    that the objects of a collection fill their thumbnails alike. It is moved into the photo where
-    it fits, and continues the photo by its mirror image where it does not. Without an object it is
-    the photo's middle.
+    The crop is the smallest one with the aspect ratio of `size` that contains the object's enlarged
+    box, so that objects have a similar scale throughout a collection. It is shifted into the photo
+    if it fits; otherwise the photo is continued by reflection. Without an object, the crop is the
+    middle of the photo.
 
     Args:
         photo: (H, W, 3) uint8.
         pixels: its map, (H, W) in [0, 1].
-        size: (width, height) for the whole collection, pixels.
+        size: (width, height), the same for the whole collection, pixels.
+
+    Returns:
+        uint8 (size[1], size[0], 3).
     """
     box = crop_box(photo.shape, object_box(adaptive_mask(pixels)), size)
     return _crop(photo, box, size)
 
 
 def crop_box(shape: tuple[int, ...], box: Box | None, size: tuple[int, int]) -> Box:
-    """What is shown of a photo (H, W, ...) whose object is in `box`; see `thumbnail`."""
+    """Return the crop of a photo of `shape` (H, W, ...) with its object in `box`.
+
+    See `thumbnail` for the rules, and for `size`.
+    """
     height, width = shape[:2]
     aspect = size[0] / size[1]
     if box is None:
@@ -63,19 +69,19 @@ def crop_box(shape: tuple[int, ...], box: Box | None, size: tuple[int, int]) -> 
 
 
 def _within(start: float, length: float, limit: float) -> float:
-    """Moves an interval into [0, limit], or leaves it about its middle if it is longer."""
+    """Return the start of an interval shifted into [0, limit], or unchanged if it is longer."""
     return start if length > limit else min(max(start, 0.0), limit - length)
 
 
 def _crop(photo: np.ndarray, box: Box, size: tuple[int, int]) -> np.ndarray:
     scale_x, scale_y = size[0] / (box.right - box.left), size[1] / (box.bottom - box.top)
-    if scale_x < 1:  # shrunk first, with every pixel counted: warping looks at the nearest alone
+    if scale_x < 1:  # shrink by area first: warping samples only the nearest pixels
         height, width = photo.shape[:2]
         small = (max(1, round(width * scale_x)), max(1, round(height * scale_y)))
         box = Box(*(np.array(box) * np.tile([small[0] / width, small[1] / height], 2)))
         photo = cv2.resize(photo, small, interpolation=cv2.INTER_AREA)
         scale_x, scale_y = size[0] / (box.right - box.left), size[1] / (box.bottom - box.top)
-    # Centres of pixels are at .5.
+    # Pixel centres are at half-integer coordinates.
     matrix = np.array(
         [
             [scale_x, 0, (0.5 - box.left) * scale_x - 0.5],

@@ -1,4 +1,4 @@
-"""Looking inside the network: what each part makes of a group, and how alike groups are."""
+"""Figures of the network's intermediate results, and of the similarity between groups."""
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -17,24 +17,24 @@ from gconet_jax.input_pipeline.photos import find_groups, read_photo
 from gconet_jax.input_pipeline.pixels import to_square
 from gconet_jax.whole_file import whole_file
 
-SHOWN = 6  # photos of a group in its figure, evenly spread, at most
+SHOWN = 6  # most photos of a group in its figure, evenly spread
 CHUNK = 8  # images in the network at once
 TILE = 1.1  # inches of a picture in a figure
 DPI = 110
 
 
 class Inside(NamedTuple):
-    """What the network makes of a group of n images of which m are shown.
+    """Intermediate results of a group of n images, for the m images that are shown.
 
     Attributes:
         images: (m, S, S, 3) uint8.
         maps, prob, thresh: M, P and T of the CEM, (m, S, S) float32 each.
-        attention: of the GAM over the positions of each, (m, h, w) of sum 1; None without GAM.
-        stages: of the decoder, from its top block down, mean over channels of absolute values,
+        attention: the GAM's attention, (m, h, w), which sums to 1 per image; None without GAM.
+        stages: decoder stages, starting with the top block, mean over channels of absolute values,
             (m, h, w) each (Figure 2 of the paper).
-        class_activation: of the most likely class of the auxiliary classifier, (m, h, w)
-            (Figure 10; Zhou et al., CVPR 2016); None without classifier.
-        consensus: what the group shares, (C,).
+        class_activation: class activation map of the auxiliary classifier's most likely class,
+            (m, h, w) (Figure 10; Zhou et al., CVPR 2016); None without classifier.
+        consensus: the consensus of the group, (C,).
     """
 
     images: np.ndarray
@@ -48,9 +48,12 @@ class Inside(NamedTuple):
 
 
 def look_inside(predictor: Predictor, images: np.ndarray, *, shown: int = SHOWN) -> Inside:
-    """Looks at a group of images of the network's size, uint8 (n, S, S, 3).
+    """Compute the intermediate results of a group.
 
-    All of them take part; what is returned is of `shown` of them at most, evenly spread.
+    Args:
+        predictor: the network.
+        images: (n, S, S, 3) uint8, at the network's image size. All contribute to the results.
+        shown: most images to return results for, evenly spread.
     """
     stages = predictor.stages
     chosen = np.unique(np.linspace(0, len(images) - 1, shown).round().astype(int))
@@ -73,15 +76,15 @@ def look_inside(predictor: Predictor, images: np.ndarray, *, shown: int = SHOWN)
 
 
 def similarity(consensus: Sequence[np.ndarray]) -> np.ndarray:
-    """Cosines between the consensuses (C,) of n groups: (n, n), in [-1, 1]."""
+    """Return the cosine similarity between the consensuses (C,) of n groups, (n, n) in [-1, 1]."""
     vectors = np.stack(consensus).astype(np.float64)
     vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     return vectors @ vectors.T
 
 
 def group_figure(inside: Inside) -> Figure:
-    """A row for each image: the image, attention, decoder stages, class activation, P, T, map."""
-    columns: list[tuple[str, np.ndarray | None, bool]] = [  # the last: in [0, 1], drawn as such
+    """Draw a row for each image: image, attention, decoder stages, class activation, P, T, map."""
+    columns: list[tuple[str, np.ndarray | None, bool]] = [  # True: grey scale of [0, 1]
         ('image', inside.images, False),
         ('attention', inside.attention, False),
         *((f'stage {len(inside.stages) - i}', x, False) for i, x in enumerate(inside.stages)),
@@ -105,14 +108,14 @@ def group_figure(inside: Inside) -> Figure:
 
 
 def similarity_figure(consensus: Mapping[str, np.ndarray]) -> Figure:
-    """The cosines between the consensuses of groups, by the names of the groups."""
+    """Draw the cosine similarity between the consensuses (C,) of groups, given by name."""
     names, cosines = list(consensus), similarity(list(consensus.values()))
     size = 2.5 + 0.35 * len(names)
     figure = Figure((size + 0.8, size), DPI, layout='constrained')
     axes = figure.subplots()
     shown = axes.imshow(cosines, vmin=min(0.0, float(cosines.min())), vmax=1)
     figure.colorbar(shown, label='cosine of consensuses', shrink=0.8)
-    # A `$` in the name of a folder is no mathematics.
+    # Names of folders may contain `$`.
     axes.set_xticks(range(len(names)), names, rotation=90, fontsize=7, parse_math=False)
     axes.set_yticks(range(len(names)), names, fontsize=7, parse_math=False)
     if len(names) <= 12:
@@ -125,20 +128,21 @@ def similarity_figure(consensus: Mapping[str, np.ndarray]) -> Figure:
 
 @memory_errors()
 def look(predictor: Predictor, inputs: Sequence[Path], out: Path) -> list[str]:
-    """Writes `<out>/<group>.png` for each group of photos, and `<out>/similarity.png` of all.
+    """Write a figure per group, `<out>/<group>.png`, and one of all, `<out>/similarity.png`.
 
-    That of all is `similarity_of_groups.png` if a group is called `similarity`.
+    If a group is called `similarity`, the latter is `similarity_of_groups.png`. It is written only
+    for two or more groups.
 
     Args:
-        predictor: of the network to look into.
-        inputs: see `photos.find_groups`.
-        out: folder of the figures.
+        predictor: the network.
+        inputs: folders and photos; see `photos.find_groups`.
+        out: output directory.
 
     Returns:
-        Lines about files that could not be read, which were passed over.
+        A line about each file that was skipped because it could not be read.
 
     Raises:
-        InputError: there are no photos, none could be read, or there is no way to write.
+        InputError: there are no photos, none could be read, or `out` is not writable.
     """
     problems: list[str] = []
     consensus: dict[str, np.ndarray] = {}
@@ -165,8 +169,8 @@ def look(predictor: Predictor, inputs: Sequence[Path], out: Path) -> list[str]:
 
 
 def _unlike(name: str, groups: Collection[str]) -> str:
-    """The name, longer if a group has it: a group may be called `similarity`."""
-    taken = {group.lower() for group in groups}  # as some file systems compare
+    """Return `name`, extended until no group has it."""
+    taken = {group.lower() for group in groups}  # some file systems ignore case
     while name in taken:
         name += '_of_groups'
     return name

@@ -1,4 +1,4 @@
-"""What a group has in common: the group affinity module (GAM) and the group contrast (GCM)."""
+"""The group affinity module (GAM), its consensus, and the group contrast module (GCM)."""
 
 import jax
 import jax.numpy as jnp
@@ -19,10 +19,10 @@ class GroupAffinity(nnx.Module):
         self.value = layers.kaiming_conv(channels, channels, 1, rngs=rngs)
 
     def become_identity(self) -> None:
-        """Makes the three projections the identity, in place.
+        """Set the three projections to the identity, in place.
 
-        Positions are then compared by x5 itself, and the consensus is a mean of the x5 that match
-        best: so it says as much of classes that training never shows.
+        Positions are then compared by x5 itself, and the consensus is an attention-weighted mean of
+        x5. It is therefore as informative for classes that are not in the training data.
         """
         for part in (self.query, self.key, self.value):
             part.kernel.set_value(jnp.eye(part.kernel.shape[2])[None, None])
@@ -30,32 +30,35 @@ class GroupAffinity(nnx.Module):
             part.bias.set_value(jnp.zeros(part.bias.shape))
 
     def project(self, x5: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """x5 (G, N, h, w, C) -> queries and keys (G, N, h·w, C)."""
+        """Project x5 (G, N, h, w, C) to queries and keys, (G, N, h·w, C) each."""
         g, n, h, w, channels = x5.shape
         flat = layers.together(x5)
         query, key = (layers.apart(part(flat), (g, n)) for part in (self.query, self.key))
         return query.reshape(g, n, h * w, channels), key.reshape(g, n, h * w, channels)
 
     def attention(self, x5: jax.Array, valid: jax.Array) -> jax.Array:
-        """x5 (G, N, h, w, C), valid (G, N) -> attention (G, N, h, w), of sum 1 over an image."""
+        """Return the attention of x5 (G, N, h, w, C), valid (G, N) bool.
+
+        It is (G, N, h, w) and sums to 1 over each image.
+        """
         affinity = group_affinity(*self.project(x5), valid, self.form)
         scores = affinity * self.value.kernel.shape[2] ** -0.5
         return jax.nn.softmax(scores, axis=-1).reshape(x5.shape[:4])
 
     def attend(self, x5: jax.Array, attention: jax.Array) -> jax.Array:
-        """x5 (G, N, h, w, C) under attention (G, N, h, w) -> features of the shape of x5."""
+        """Weight x5 (G, N, h, w, C) by attention (G, N, h, w) and project it; same shape."""
         weighted = x5 * attention[..., None].astype(x5.dtype)
         return layers.apart(self.value(layers.together(weighted)), x5.shape[:2])
 
     def of_marked(self, x5: jax.Array, marked: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The consensus of what is marked: the mean of x5 under the marks, projected as in the GAM.
+        """Compute the consensus of marked regions: the mean of x5 there, projected as in the GAM.
 
         Args:
           x5: (G, N, h, w, C).
-          marked: (G, N, H, W) in [0, 1], H and W multiples of h and w.
+          marked: (G, N, H, W) in [0, 1]; H and W are multiples of h and w.
 
         Returns:
-          The consensus (G, 1, 1, 1, C), and (G,) bool, whether anything is marked in the group.
+          The consensus (G, 1, 1, 1, C), and (G,) bool, True if the group has any marks.
         """
         g, n, h, w = x5.shape[:4]
         cells = marked.reshape(g, n, h, marked.shape[2] // h, w, -1).mean(axis=(3, 5))
@@ -65,12 +68,15 @@ class GroupAffinity(nnx.Module):
         return consensus(self.attend(x5, attention), counted), counted.any(axis=1)
 
     def __call__(self, x5: jax.Array, valid: jax.Array) -> jax.Array:
-        """x5 (G, N, h, w, C), valid (G, N) -> attended features, of the shape of x5."""
+        """Attend to what the group shares: x5 (G, N, h, w, C), valid (G, N) -> same shape."""
         return self.attend(x5, self.attention(x5, valid))
 
 
 def consensus(attended: jax.Array, valid: jax.Array) -> jax.Array:
-    """Mean of the attended features (G, N, h, w, C) of the valid images: (G, 1, 1, 1, C)."""
+    """Average attended features (G, N, h, w, C) over positions and valid images.
+
+    Returns (G, 1, 1, 1, C), of the type of `attended`.
+    """
     given, attended = attended.dtype, precise(attended)
     weight = valid.astype(attended.dtype)
     total = jnp.einsum('gnhwc,gn->gc', attended, weight, precision=jax.lax.Precision.HIGHEST)
@@ -79,12 +85,12 @@ def consensus(attended: jax.Array, valid: jax.Array) -> jax.Array:
 
 
 class GroupContrast(nnx.Module):
-    """GCM's prediction layer: a coarse map from features under a consensus (section 3.3)."""
+    """GCM's head: predicts a coarse map from consensus-weighted features (section 3.3)."""
 
     def __init__(self, channels: int, *, rngs: nnx.Rngs):
         self.hidden = layers.conv(channels, channels // 4, 3, rngs=rngs)
         self.predict = layers.conv(channels // 4, 1, 1, rngs=rngs)
 
     def __call__(self, features: jax.Array) -> jax.Array:
-        """(B, h, w, C) -> logits (B, h, w, 1)."""
+        """Map features (B, h, w, C) to logits (B, h, w, 1)."""
         return self.predict(precise(nnx.relu(self.hidden(features))))

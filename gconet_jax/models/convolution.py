@@ -1,14 +1,15 @@
-"""The convolution of every layer: odd kernel, padded by half of it; NHWC and HWIO.
+"""The convolution of all layers: odd square kernels with half-kernel zero padding; NHWC, HWIO.
 
-On CPUs, three parts are our own where the stride is 1 (docs/performance.md). 3 x 3 kernels of many
-channels use fewer multiplications (`winograd`). The gradient with respect to the kernel of a large
-image is computed in blocks of patches: XLA computes it as a convolution whose kernel is as large as
-the image, at a tenth of the rate of a matrix product. A 1 x 1 kernel with one output channel is a
-product with a vector on large images.
+On CPUs, three cases of stride 1 have faster forms than XLA's (docs/performance.md):
 
-`jax.lax.platform_dependent` chooses between them and XLA's convolution when a program is compiled,
-so the form follows the device that runs it. The choice is made inside a `custom_vjp`: the backward
-pass then keeps the input and the kernel and nothing else, whichever form is chosen.
+- 3 x 3 kernels with many channels use fewer multiplications (`winograd`).
+- The kernel gradient on large images is computed in blocks of patches (`kernel_gradient`). XLA
+  computes it as a convolution with a kernel as large as the image, at a tenth of the rate of a
+  matrix product.
+- A 1 x 1 kernel with one output channel is a product with a vector on large images.
+
+`jax.lax.platform_dependent` selects the form for the device at compile time. The selection is
+inside a `custom_vjp`, so that for every form the backward pass keeps only the input and the kernel.
 """
 
 import jax
@@ -17,28 +18,37 @@ import jax.numpy as jnp
 from gconet_jax.models.winograd import SIZE, TILE, winograd
 from gconet_jax.precision import precise_type
 
-# Numbers of a block of patches, which is to stay in a cache.
+# Largest number of elements in a block of patches, so that it stays in the cache.
 BLOCK = 2**19
-# Gradients of kernels with more numbers, and of images of fewer positions, are left to XLA: little
-# is to be gained there, and its own gradient compiles faster.
+# XLA computes the gradients of kernels with more elements and of images with fewer positions: there
+# is little to gain there, and XLA's gradient compiles faster.
 LARGEST_KERNEL = 2**18
 FEWEST_POSITIONS = 64 * 64
-# Where Winograd's form is the faster one: its additions cost as much as they spare when there are
-# few channels, and beyond these positions its tiles leave the caches.
+# Range in which Winograd's form is faster. With fewer channels, its additions cost as much as they
+# save; on larger images, its tiles do not fit in the caches.
 FEWEST_CHANNELS = 64
 TILED_POSITIONS = range(16 * 16, 64 * 64 + 1)
 
 
 def convolve(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
-    """x (B, H, W, I), kernel (s, s, I, O) of x's type -> (B, ceil(H / stride), ..., O)."""
+    """Convolve x with an odd square kernel, padded with zeros by half of it.
+
+    Args:
+      x: (B, H, W, I).
+      kernel: (s, s, I, O), s odd, of x's type.
+      stride: along both axes.
+
+    Returns:
+      (B, ceil(H / stride), ceil(W / stride), O), of x's type.
+    """
     if stride > 1 or not (suits_winograd(x, kernel) or suits_blocks(x, kernel)):
         return direct(x, kernel, stride)
     return _convolve(x, kernel)
 
 
 def direct(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
-    """`convolve`, as XLA does it."""
-    # Not 'SAME', which under a stride pads the right and the bottom alone; PyTorch pads all around.
+    """Compute `convolve` with XLA's convolution."""
+    # PyTorch pads all sides. With a stride, 'SAME' would pad only the right and the bottom.
     edge = (kernel.shape[0] // 2, kernel.shape[0] // 2)
     return jax.lax.conv_general_dilated(
         x, kernel, (stride, stride), (edge, edge), dimension_numbers=('NHWC', 'HWIO', 'NHWC')
@@ -46,7 +56,10 @@ def direct(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
 
 
 def suits_winograd(x: jax.Array, kernel: jax.Array) -> bool:
-    """Whether `winograd` is faster than XLA's convolution, and as good: half floats are not."""
+    """Return True if `winograd` is faster than XLA's convolution here, and as accurate.
+
+    It is not accurate enough in 16-bit types.
+    """
     height, width = x.shape[1:3]
     return (
         kernel.shape[:2] == (SIZE, SIZE)
@@ -58,7 +71,7 @@ def suits_winograd(x: jax.Array, kernel: jax.Array) -> bool:
 
 
 def suits_blocks(x: jax.Array, kernel: jax.Array) -> bool:
-    """Whether `kernel_gradient` is faster than XLA's."""
+    """Return True if `kernel_gradient` is faster than XLA's gradient here."""
     return x.shape[1] * x.shape[2] >= FEWEST_POSITIONS and kernel.size <= LARGEST_KERNEL
 
 
@@ -91,7 +104,7 @@ def _on_cpu(x: jax.Array, kernel: jax.Array) -> jax.Array:
 def _gradients_on_cpu(
     x: jax.Array, kernel: jax.Array, gradient: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Gradients with respect to x and the kernel, for `gradient` (B, H, W, O) of the result."""
+    """Return the gradients of x and the kernel, given that of the result, (B, H, W, O)."""
     of_x = _on_cpu(gradient, mirrored(kernel))
     if suits_blocks(x, kernel):
         return of_x, kernel_gradient(x, gradient, kernel.shape[0])
@@ -101,21 +114,29 @@ def _gradients_on_cpu(
 def _gradients_of_direct(
     x: jax.Array, kernel: jax.Array, gradient: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """`_gradients_on_cpu`, as XLA computes them."""
+    """Compute the same gradients as `_gradients_on_cpu` with XLA."""
     return jax.vjp(direct, x, kernel)[1](gradient)
 
 
 def mirrored(kernel: jax.Array) -> jax.Array:
-    """(s, s, I, O) -> (s, s, O, I), whose convolution takes a gradient back to the inputs."""
+    """Return the kernel (s, s, O, I) whose convolution propagates a gradient back to the input.
+
+    `kernel` is (s, s, I, O).
+    """
     return jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
 
 
 def kernel_gradient(x: jax.Array, gradient: jax.Array, size: int) -> jax.Array:
-    """x (B, H, W, I), gradient (B, H, W, O) -> the gradient (size, size, I, O) of the kernel.
+    """Return the gradient of the kernel, (size, size, I, O), at stride 1.
 
-    Sum over all positions p of x[p + offset] gradient[p], for the size² offsets at once: matrix
-    products of a few rows' patches with their gradients. The patches are of the operand with fewer
-    channels.
+    For each of the size² offsets it is the sum over all positions p of x[p + offset] gradient[p].
+    All offsets are computed together, as matrix products of the patches of a few rows with the
+    gradients there. Patches are taken from the operand with fewer channels.
+
+    Args:
+      x: (B, H, W, I), the input.
+      gradient: (B, H, W, O), the gradient of the result.
+      size: height and width of the kernel.
     """
     if x.shape[3] > gradient.shape[3]:
         return mirrored(kernel_gradient(gradient, x, size))
@@ -124,7 +145,7 @@ def kernel_gradient(x: jax.Array, gradient: jax.Array, size: int) -> jax.Array:
     across = w * inputs * len(offsets)
     rows = max(r for r in range(1, h + 1) if h % r == 0 and (r == 1 or r * across <= BLOCK))
     edge = (size // 2, size // 2)
-    kind = precise_type(x.dtype)  # of sums over up to a million positions
+    kind = precise_type(x.dtype)  # the sums are over up to a million positions
     padded = jnp.pad(x, ((0, 0), edge, edge, (0, 0)))
 
     def add(index: jax.Array, total: jax.Array) -> jax.Array:

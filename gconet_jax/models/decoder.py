@@ -1,4 +1,4 @@
-"""The decoder: from the features under the consensus back to the size of the image."""
+"""The decoder: upsamples consensus-weighted features to the size of the image."""
 
 from typing import NamedTuple
 
@@ -11,27 +11,27 @@ from gconet_jax.precision import precise
 
 
 class DecoderOutput(NamedTuple):
-    """The decoder's last features, and what is supervised or shown on the way there."""
+    """The decoder's final features, and the intermediate ones for supervision or display."""
 
-    p1: jax.Array  # (B, H, W, 32), at the size of the image
+    p1: jax.Array  # (B, H, W, 32), at image size
     stages: tuple[jax.Array, ...]  # the top block's output, then each stage's: (B, h, w, C) each
     side_logits: tuple[jax.Array, ...]  # at the sizes of x3, x2 and x1: (B, h, w, 1) each; or ()
 
 
 class Block(nnx.Module):
-    """`ResBlk` of the released code, which has neither a skip nor a last ReLU."""
+    """The released code's `ResBlk`, which has no skip connection and no final ReLU."""
 
     def __init__(self, inputs: int, outputs: int, hidden: int, *, norm: bool, rngs: nnx.Rngs):
         self.first = layers.conv_norm(inputs, hidden, 3, norm=norm, rngs=rngs)
         self.last = layers.conv_norm(hidden, outputs, 3, norm=norm, rngs=rngs)
 
     def __call__(self, x: jax.Array, valid: jax.Array) -> jax.Array:
-        """x (B, h, w, inputs), valid (B,) -> (B, h, w, outputs)."""
+        """Map x (B, h, w, inputs), valid (B,) to (B, h, w, outputs)."""
         return self.last(nnx.relu(self.first(x, valid)), valid)
 
 
 class UpsamplingBlock(nnx.Module):
-    """The conference model's three convolutions after an upsampling (`DSLayer`)."""
+    """The conference model's three convolutions after each upsampling (`DSLayer`)."""
 
     def __init__(self, channels: int, hidden: int, *, norm: bool, rngs: nnx.Rngs):
         self.first = layers.conv_norm(channels, hidden, 3, norm=norm, rngs=rngs)
@@ -39,26 +39,26 @@ class UpsamplingBlock(nnx.Module):
         self.last = layers.conv_norm(hidden, channels, 1, norm=norm, rngs=rngs)
 
     def __call__(self, x: jax.Array, valid: jax.Array) -> jax.Array:
-        """x (B, h, w, channels), valid (B,) -> the same shape."""
+        """Map x (B, h, w, channels), valid (B,) to the same shape."""
         x = nnx.relu(self.first(x, valid))
         x = nnx.relu(self.middle(x, valid))
         return nnx.relu(self.last(x, valid))
 
 
 class SideOutput(nnx.Module):
-    """A map from a decoder stage, supervised in the conference model."""
+    """Map of an intermediate decoder stage, which the conference model supervises."""
 
     def __init__(self, channels: int, hidden: int, *, rngs: nnx.Rngs):
         self.hidden = layers.conv(channels, hidden, 1, rngs=rngs)
         self.predict = layers.conv(hidden, 1, 1, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """x (B, h, w, channels) -> logits (B, h, w, 1)."""
+        """Map x (B, h, w, channels) to logits (B, h, w, 1)."""
         return self.predict(precise(nnx.relu(self.hidden(x))))
 
 
 class Stage(nnx.Module):
-    """One step up: a block, an upsampling to the lateral's size, the lateral added."""
+    """A decoder stage: a block, an upsampling to the skip's size, and the lateral added."""
 
     def __init__(
         self,
@@ -82,7 +82,16 @@ class Stage(nnx.Module):
     def __call__(
         self, x: jax.Array, skip: jax.Array, valid: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        """x (B, h, w, inputs), skip (B, H, W, lateral) -> the sum, and the upsampled part alone."""
+        """Upsample x and add the lateral of `skip`.
+
+        Args:
+          x: (B, h, w, inputs).
+          skip: (B, H, W, lateral).
+          valid: (B,) bool.
+
+        Returns:
+          The sum, and the upsampled x without the lateral; (B, H, W, outputs) each.
+        """
         x = resize(self.block(x, valid), skip.shape[1], skip.shape[2])
         if self.after is not None:
             x = self.after(x, valid)
@@ -90,7 +99,7 @@ class Stage(nnx.Module):
 
 
 class Decoder(layers.Rematerialized):
-    """Top block, four stages with laterals from x4 to x1, and a last block (section 3.1)."""
+    """A top block, four stages with laterals from x4 down to x1, a last block (section 3.1)."""
 
     def __init__(
         self,
@@ -103,9 +112,16 @@ class Decoder(layers.Rematerialized):
         supervised: int,
         rngs: nnx.Rngs,
     ):
-        """`channels` are the backbone's; `hidden` is the inner width of blocks (64 at full).
+        """Build the decoder.
 
-        `supervised` maps, 1 or 4: with 4 there are three side outputs.
+        Args:
+          channels: channels of the backbone's x1 to x5.
+          hidden: inner channels of the blocks; 64 at full width.
+          norm: use batch norm.
+          block_laterals: use blocks as laterals instead of 1x1 convolutions.
+          block_after_upsampling: add three convolutions after each upsampling.
+          supervised: number of supervised maps, 1 or 4; 4 adds three side outputs.
+          rngs: for the initial weights.
         """
         top = 4 * channels[0]  # half of the channels of VGG-16's x5, an eighth of ResNet-50's
         self.top = Block(channels[-1], top, hidden, norm=norm, rngs=rngs)
@@ -139,7 +155,14 @@ class Decoder(layers.Rematerialized):
         size: tuple[int, ...],
         valid: jax.Array,
     ) -> DecoderOutput:
-        """features (B, h, w, C), skips = (x1, ..., x4), image size -> p1 and its origins."""
+        """Decode features to the size of the image.
+
+        Args:
+          features: (B, h, w, C), x5 weighted by the consensus.
+          skips: (x1, ..., x4), (B, H', W', C') each.
+          size: (height, width) of the images, pixels.
+          valid: (B,) bool.
+        """
         run = self.rematerialized(lambda part, *inputs: part(*inputs))
         x = run(self.top, features, valid)
         stages, upsampled = [x], []

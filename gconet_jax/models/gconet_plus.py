@@ -1,4 +1,4 @@
-"""GCoNet+: a group of images in, the map of the object they share out, one for each image.
+"""GCoNet+: maps a group of images to a map per image of the object they have in common.
 
 Zheng, Fu, Fan, Fan, Qin, Tai, Tang and Van Gool, "GCoNet+: A Stronger Group Collaborative
 Co-Salient Object Detector", TPAMI 2023.
@@ -21,45 +21,46 @@ from gconet_jax.models.resnet import ResNet50
 from gconet_jax.models.vgg import VGG16
 from gconet_jax.precision import precise
 
-# Of ImageNet, for RGB in [0, 1].
+# ImageNet statistics, for RGB in [0, 1].
 IMAGE_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 IMAGE_STD = np.array([0.229, 0.224, 0.225], np.float32)
 
 
 def normalize(images: jax.Array) -> jax.Array:
-    """RGB uint8 (..., 3) -> float32, as the backbone expects it."""
+    """Normalise RGB (..., 3) in [0, 255] for the backbone; returns float32."""
     one_per_channel = (1,) * (images.ndim - 1) + (3,)
     mean, std = IMAGE_MEAN.reshape(one_per_channel), IMAGE_STD.reshape(one_per_channel)
     return (images.astype(jnp.float32) / 255 - mean) / std
 
 
 class Segmentation(NamedTuple):
-    """The maps of G groups of N images; the map is `sigmoid(logits)`."""
+    """Maps of G groups of N images; each map is `sigmoid(logits)`."""
 
     logits: jax.Array  # (G, N, H, W)
-    prob: jax.Array  # (G, N, H, W): P of the CEM; without it, the map
-    thresh: jax.Array  # (G, N, H, W): T of the CEM; without it, 0.5
-    fell_back: jax.Array  # () bool: the binarisation used the smaller k
+    prob: jax.Array  # (G, N, H, W): P of the CEM; without CEM, the map
+    thresh: jax.Array  # (G, N, H, W): T of the CEM; without CEM, 0.5
+    fell_back: jax.Array  # () bool: the binarisation used k_fallback
 
 
 class PairOutput(NamedTuple):
-    """What the losses need of a pair of groups; a part is None when its module is off."""
+    """What the losses need of a pair of groups; None where a module is off."""
 
     maps: Segmentation
     side_logits: tuple[jax.Array, ...]  # (2, N, h, w) each
-    contrast_logits: jax.Array | None  # (2, 2, N, H, W): under the own consensus; the other's
-    features: jax.Array  # (2, N, C): x5, mean over positions
+    contrast_logits: jax.Array | None  # (2, 2, N, H, W): own, other's consensus
+    features: jax.Array  # (2, N, C): mean of x5 over positions
     class_logits: jax.Array | None  # (2, N, classes)
-    masked_features: jax.Array | None  # (2, N, C), of the masked images
+    masked_features: jax.Array | None  # (2, N, C): likewise, of the masked images
     masked_class_logits: jax.Array | None  # (2, N, classes)
 
 
 class GCoNetPlus(nnx.Module):
     """The whole network.
 
-    `segment` is inference on any number of groups; calling the module is training on a pair.
-    Images are normalised float32 (G, N, H, W, 3), H and W multiples of 16; valid (G, N) bool is
-    False for images that only pad their group, and then numbers are those of the unpadded group.
+    `segment` is inference on any number of groups. Calling the module is the training pass on a
+    pair of groups. Images are normalised float32 (G, N, H, W, 3); H and W are multiples of 16.
+    `valid` (G, N) bool is False for images that pad their group. Padding does not change the
+    results of the other images.
     """
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
@@ -97,9 +98,14 @@ class GCoNetPlus(nnx.Module):
         self.mask = layers.conv(p1, 1, 1, rngs=rngs) if own_mask else None
 
     def segment(self, images: jax.Array, valid: jax.Array) -> Segmentation:
-        """Maps of G groups, which share one k; compiled, it has nothing that only training needs.
+        """Segment G groups, without the parts that only training needs.
 
-        The released code has one group in a pass: give one at a time for its numbers.
+        All groups switch to `k_fallback` together. The released code passes one group at a time;
+        do the same to reproduce its numbers.
+
+        Args:
+          images: (G, N, H, W, 3), normalised.
+          valid: (G, N) bool.
         """
         features = self.encode(images, valid)
         weighted, _ = self._consensus(layers.apart(features[-1], valid.shape), valid)
@@ -108,16 +114,20 @@ class GCoNetPlus(nnx.Module):
     def __call__(
         self, images: jax.Array, valid: jax.Array, marked: jax.Array | None = None
     ) -> PairOutput:
-        """The training pass over a pair of groups (2, N, H, W, 3).
+        """Run the training pass on a pair of groups.
 
-        A group in which something is `marked` (2, N, H, W) takes its consensus from there.
+        Args:
+          images: (2, N, H, W, 3), normalised.
+          valid: (2, N) bool.
+          marked: (2, N, H, W) in [0, 1]. A group that has marks takes its consensus from the marked
+            regions instead of the GAM.
         """
         features = self.encode(images, valid)
         x5 = layers.apart(features[-1], valid.shape)
         weighted, contrasted = self._consensus(x5, valid, marked)
         contrast_logits = None
         if self.gcm is not None:
-            both = jnp.concatenate([weighted, contrasted])  # (4, N, ...): own, then the other's
+            both = jnp.concatenate([weighted, contrasted])  # (4, N, ...): own, other's
             coarse = self.gcm(layers.together(both))
             finer = resize(coarse, images.shape[2], images.shape[3])[..., 0]
             finer = layers.apart(finer, both.shape[:2])
@@ -144,7 +154,7 @@ class GCoNetPlus(nnx.Module):
         )
 
     def encode(self, images: jax.Array, valid: jax.Array) -> tuple[jax.Array, ...]:
-        """Backbone features x1 to x5, each (N·G, h, w, C), of the type the network computes in."""
+        """Return the backbone's x1 to x5, (N·G, h, w, C) each, in `config.precision`."""
         if self.config.precision == 'bfloat16':
             images = images.astype(jnp.bfloat16)
         return self.backbone(layers.together(images), layers.together(valid))
@@ -152,7 +162,7 @@ class GCoNetPlus(nnx.Module):
     def _consensus(
         self, x5: jax.Array, valid: jax.Array, marked: jax.Array | None = None
     ) -> tuple[jax.Array, jax.Array]:
-        """x5 under the consensus of its own group, and under that of the pair's other one."""
+        """Weight x5 by its own group's consensus, and by that of the other group of the pair."""
         if self.gam is None:
             return x5, x5
         shared = consensus(self.gam(x5, valid), valid)
@@ -164,9 +174,15 @@ class GCoNetPlus(nnx.Module):
     def decode(
         self, weighted: jax.Array, features: tuple[jax.Array, ...], valid: jax.Array
     ) -> tuple[Segmentation, tuple[jax.Array, ...], jax.Array]:
-        """Maps, side logits (G, N, h, w), and p1 (N·G, H, W, C).
+        """Decode weighted features to maps.
 
-        `weighted` (G, N, h, w, C) is x5 under a consensus; `features` are from `encode`.
+        Args:
+          weighted: (G, N, h, w, C), x5 weighted by a consensus.
+          features: x1 to x5 from `encode`.
+          valid: (G, N) bool.
+
+        Returns:
+          The maps, the side logits, (G, N, h, w) each, and p1, (N·G, H, W, C).
         """
         groups, flat_valid = valid.shape, layers.together(valid)
         size = image_size(features)
@@ -183,7 +199,7 @@ class GCoNetPlus(nnx.Module):
         return segmentation, tuple(layers.apart(s[..., 0], groups) for s in sides), p1
 
     def _masks(self, maps: Segmentation, p1: jax.Array) -> jax.Array:
-        """What the RACM multiplies the images with, (G, N, H, W)."""
+        """Return the masks that the RACM multiplies the images by, (G, N, H, W) in [0, 1]."""
         if self.mask is None:
             return nnx.sigmoid(maps.logits)
         mask = nnx.sigmoid(self.mask(precise(p1))[..., 0])
@@ -201,11 +217,11 @@ def _backbone(config: ModelConfig, rngs: nnx.Rngs) -> VGG16 | ResNet50:
 
 
 def image_size(features: tuple[jax.Array, ...]) -> tuple[int, int]:
-    """Height and width of the images whose features x1 to x5 these are: x5 has a sixteenth."""
+    """Return (height, width) of the images that have these features x1 to x5: 16 times x5's."""
     height, width = features[-1].shape[1:3]
     return 16 * height, 16 * width
 
 
 def abstract_model(config: ModelConfig) -> GCoNetPlus:
-    """The network with the shapes of its weights alone, to be given values."""
+    """Return the network with abstract weights: shapes and types, but no values yet."""
     return nnx.eval_shape(lambda: GCoNetPlus(config, rngs=nnx.Rngs(0)))

@@ -1,8 +1,8 @@
-"""Bilinear resizing of feature maps with aligned corners, along one axis after the other.
+"""Bilinear resizing of feature maps with aligned corners, one axis at a time.
 
-Along an axis it is a product with a small matrix with two numbers in each row. CPUs gather the two
-neighbours instead, which is several times faster there (`benchmarks/resize.py`); other devices
-multiply. `jax.lax.platform_dependent` chooses when a program is compiled.
+Along an axis, resizing is a product with a small matrix that has two non-zero elements per row. On
+CPUs, the two neighbours are gathered instead, which is several times faster there
+(`benchmarks/resize.py`). `jax.lax.platform_dependent` selects the form at compile time.
 """
 
 import functools
@@ -13,13 +13,13 @@ import numpy as np
 
 from gconet_jax.interpolation import interpolation_matrix
 
-NEIGHBOURS = 2  # numbers in a row that are not 0
+NEIGHBOURS = 2  # non-zero elements per row
 
 
 def resize(x: jax.Array, height: int, width: int) -> jax.Array:
-    """x (B, H, W, C) -> (B, height, width, C), of the same type.
+    """Resize x (B, H, W, C) to (B, height, width, C), of the same type.
 
-    As PyTorch's `interpolate(mode='bilinear', align_corners=True)`.
+    Equivalent to PyTorch's `interpolate(mode='bilinear', align_corners=True)`.
     """
     if x.shape[1:3] == (height, width):
         return x
@@ -29,9 +29,10 @@ def resize(x: jax.Array, height: int, width: int) -> jax.Array:
 
 
 def _resize_axis(x: jax.Array, axis: int, matrix: np.ndarray) -> jax.Array:
-    """The gradient is that of the product on every platform.
+    """Resize x along `axis` by `matrix`.
 
-    A training step spends a hundredth of its time in resizes, too little for another backward form.
+    The gradient is that of the matrix product on all platforms: resizing takes 1% of a training
+    step, too little for a second backward form.
     """
     product = functools.partial(multiplied, axis=axis, matrix=matrix)
     gather = functools.partial(gathered, axis=axis, matrix=matrix)
@@ -45,13 +46,13 @@ def _resize_axis(x: jax.Array, axis: int, matrix: np.ndarray) -> jax.Array:
 
 
 def multiplied(x: jax.Array, axis: int, matrix: np.ndarray) -> jax.Array:
-    """matrix (n, m) by x (B, H, W, C) along `axis`, 1 or 2, whose length is m."""
+    """Multiply `matrix` (n, m) with x (B, H, W, C) along `axis`, 1 or 2, of length m."""
     letters = {1: 'nm,bmwc->bnwc', 2: 'nm,bhmc->bhnc'}[axis]
     return jnp.einsum(letters, jnp.asarray(matrix, x.dtype), x)
 
 
 def gathered(x: jax.Array, axis: int, matrix: np.ndarray) -> jax.Array:
-    """`multiplied`, as a weighted sum of the neighbours that each row of `matrix` names."""
+    """Compute `multiplied` as a weighted sum of each row's two neighbours."""
     columns = np.argsort(matrix == 0, axis=1, kind='stable')[:, :NEIGHBOURS]
     weights = np.take_along_axis(matrix, columns, axis=1)
     shape = [-1 if i == axis else 1 for i in range(x.ndim)]

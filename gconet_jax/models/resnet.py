@@ -1,8 +1,8 @@
-"""ResNet-50 as five stages that end at the sizes of VGG-16's (He et al., CVPR 2016).
+"""ResNet-50 in five stages (He et al., CVPR 2016).
 
-As in the released code, the max pooling after the first convolution is left out: x1 and x2 have
-half of the image's height and width, x5 a sixteenth. The stride of a block is in its 3x3
-convolution, as in torchvision.
+As in the released code, there is no max pooling after the first convolution. x1 and x2 have 1/2 of
+the image's height and width; x5 has 1/16, as in VGG-16. As in torchvision, the stride of a block is
+in its 3x3 convolution.
 """
 
 import jax
@@ -10,14 +10,14 @@ from flax import nnx
 
 from gconet_jax.models import layers
 
-# Inner channels and number of the blocks of stages 2 to 5; a block's output has EXPANSION times as
-# many. A stage after the second begins by halving height and width. The classifier is not used.
+# Inner channels and number of blocks in stages 2 to 5; a block has EXPANSION times as many output
+# channels. Stages 3 to 5 start by halving height and width. There is no classifier.
 STAGES = ((64, 3), (128, 4), (256, 6), (512, 3))
 EXPANSION = 4
 
 
 class ResNet50(layers.Rematerialized):
-    """The backbone: images to the features x1 to x5.
+    """Backbone that maps images to the features x1 to x5.
 
     Attributes:
       channels: output channels of the five stages.
@@ -41,9 +41,14 @@ class ResNet50(layers.Rematerialized):
         self.channels = tuple(channels)
 
     def __call__(self, images: jax.Array, valid: jax.Array) -> tuple[jax.Array, ...]:
-        """(B, H, W, 3) normalised images -> x1 (B, H/2, W/2, 64), x2 (B, H/2, W/2, 256) ...
+        """Return the features x1 to x5.
 
-        ... x5 (B, H/16, W/16, 2048); valid (B,) bool.
+        Args:
+          images: (B, H, W, 3), normalised.
+          valid: (B,) bool.
+
+        Returns:
+          x1 (B, H/2, W/2, 64), x2 (B, H/2, W/2, 256), ..., x5 (B, H/16, W/16, 2048), at width 1.
         """
         features = []
         x = images
@@ -54,7 +59,7 @@ class ResNet50(layers.Rematerialized):
 
 
 class Bottleneck(nnx.Module):
-    """1x1, 3x3 and 1x1 convolutions beside a skip, which is projected if the shape changes."""
+    """1x1, 3x3 and 1x1 convolutions with a skip, which is projected if the shape changes."""
 
     def __init__(self, inputs: int, hidden: int, stride: int, *, rngs: nnx.Rngs):
         def layer(inputs: int, outputs: int, size: int, stride: int = 1) -> layers.ConvNorm:
@@ -69,7 +74,7 @@ class Bottleneck(nnx.Module):
         self.skip = None if same else layer(inputs, outputs, 1, stride)
 
     def __call__(self, x: jax.Array, valid: jax.Array) -> jax.Array:
-        """x (B, H, W, inputs), valid (B,) bool -> (B, H / stride, W / stride, 4 hidden)."""
+        """Map x (B, H, W, inputs), valid (B,) to (B, H / stride, W / stride, 4 hidden)."""
         skip = x if self.skip is None else self.skip(x, valid)
         x = nnx.relu(self.first(x, valid))
         x = nnx.relu(self.middle(x, valid))

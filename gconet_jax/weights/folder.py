@@ -1,4 +1,4 @@
-"""A network as a folder: `model.safetensors` under the released names, and `config.json`."""
+"""Model folders: `model.safetensors`, with the released code's names, and `config.json`."""
 
 import dataclasses
 import json
@@ -17,18 +17,18 @@ from gconet_jax.weights.torch_gconet import WeightsError, load_state_dict, save_
 def save_folder(
     model: GCoNetPlus, folder: str | Path, *, image_size: int, card: str, half: bool = False
 ) -> None:
-    """Writes the network, its config and its model card; the folder is there whole or not at all.
+    """Write the network, its config and its model card to a folder, atomically.
 
     Args:
-        model: whatever its config.
+        model: the network, with any config.
         folder: must not exist yet.
-        image_size: height and width that it was trained for, pixels.
-        card: README.md of the folder, in Markdown.
-        half: kernels are rounded to float16, for half of the size; vectors are not, for the
-            statistics of batch norm may be beyond its range.
+        image_size: height and width that the network was trained for, pixels.
+        card: content of the folder's README.md, Markdown.
+        half: round kernels to float16, which halves the size. Vectors stay float32, because
+            statistics of batch norm may exceed the range of float16.
 
     Raises:
-        WeightsError: the folder exists, or a kernel is beyond float16.
+        WeightsError: the folder exists, or a kernel exceeds the range of float16.
     """
     folder = Path(folder)
     if folder.exists():
@@ -41,7 +41,7 @@ def save_folder(
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix='.partial') as partial:
         whole = Path(partial) / 'whole'
         whole.mkdir()
-        # Not save_file, whose files none but their owner may read.
+        # save_file would make the file readable by its owner only.
         (whole / 'model.safetensors').write_bytes(safetensors.numpy.save(weights))
         (whole / 'config.json').write_text(json.dumps(config, indent=2) + '\n', encoding='utf-8')
         (whole / 'README.md').write_text(card, encoding='utf-8')
@@ -55,7 +55,7 @@ def _halved(name: str, x: np.ndarray) -> np.ndarray:
 
 
 def model_card(model: GCoNetPlus, *, image_size: int, source: str) -> str:
-    """README.md for a folder of weights that came from `source`."""
+    """Return the README.md of a model folder whose weights come from `source`."""
     return f"""# GCoNet+ ({model.config.backbone})
 
 Weights of a co-salient object detector in safetensors, under the names of the released PyTorch
@@ -74,11 +74,14 @@ network. The code is Apache-2.0; the weights have the terms of what they were tr
 
 
 def load_folder(folder: str | Path) -> tuple[GCoNetPlus, int]:
-    """The network in a folder that `save_folder` wrote, and its image size, pixels.
+    """Load a folder that `save_folder` wrote.
+
+    Returns:
+        The network and its image size, pixels.
 
     Raises:
-        WeightsError: a file is missing or broken, or the weights do not fit the config; every
-            entry at fault is listed.
+        WeightsError: a file is missing or broken, or the weights do not fit the config; the message
+            lists every entry at fault.
     """
     folder = Path(folder)
     for name in ('config.json', 'model.safetensors'):

@@ -1,4 +1,4 @@
-"""Batch norm folded into the convolutions: the same maps from fewer operations."""
+"""Folding of batch norm into convolutions: the same maps with fewer operations."""
 
 import jax
 from flax import nnx
@@ -8,13 +8,14 @@ from gconet_jax.models.layers import BATCH_NORM_EPSILON, BatchNorm, ConvNorm
 
 
 def fold(model: GCoNetPlus) -> GCoNetPlus:
-    """A network without batch norm that gives the maps of `model` under its running statistics.
+    """Return a copy of `model` without batch norm that computes the same maps at inference.
 
-    A convolution W x + b under scale s, shift t, mean m and variance v is a convolution with
-    W s / sqrt(v + eps) and (b - m) s / sqrt(v + eps) + t.
+    A convolution W x + b, followed by batch norm with scale s, shift t, running mean m and running
+    variance v, becomes a convolution with kernel W s / sqrt(v + eps) and bias
+    (b - m) s / sqrt(v + eps) + t.
     """
     folded = nnx.merge(*nnx.split(model))
-    for _, module in list(nnx.iter_modules(folded)):  # which is changed on the way
+    for _, module in list(nnx.iter_modules(folded)):  # a list, because modules change below
         if isinstance(module, ConvNorm) and module.norm is not None:
             conv, norm = module.conv, module.norm
             bias = 0.0 if conv.bias is None else conv.bias[...]

@@ -1,4 +1,4 @@
-"""A network as other programs store it: PyTorch's file, an Orbax checkpoint."""
+"""Saving a network as a PyTorch file or as an Orbax checkpoint."""
 
 from pathlib import Path
 
@@ -12,14 +12,20 @@ from gconet_jax.weights.torch_gconet import WeightsError, released_state_dict
 
 
 def save_torch(model: GCoNetPlus, path: Path) -> None:
-    """A `.pth` file that the released PyTorch code loads, if it has the same modules."""
+    """Write a `.pth` file that the released PyTorch code can load, given the same modules."""
     write_state_dict(path, released_state_dict(model))
 
 
 def save_run(model: GCoNetPlus, workdir: Path, *, image_size: int) -> None:
-    """The folder of a run with one Orbax checkpoint, of step 0, for `evaluate.py` and others.
+    """Write the folder of a run with one Orbax checkpoint, at step 0, for `evaluate.py` and others.
 
-    It has no optimizer and no position in the data; `train.initial_weights` trains from it.
+    The checkpoint has no optimizer state and no data iterator, so it cannot be resumed. Use it as
+    `train.initial_weights` to train from it.
+
+    Args:
+        model: the network.
+        workdir: must not exist yet.
+        image_size: height and width of images in the network, pixels.
 
     Raises:
         WeightsError: the folder exists.

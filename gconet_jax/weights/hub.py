@@ -1,4 +1,4 @@
-"""Models on the Hugging Face hub, by 'user/name'."""
+"""Download and upload of models on the Hugging Face hub."""
 
 import re
 from pathlib import Path
@@ -10,15 +10,15 @@ FILES = ('.safetensors', '.npz', '.pth', '.pt')
 
 
 def is_hub_id(text: str) -> bool:
-    """Whether the name of nothing that is here may be that of a model, not of a mistyped file."""
+    """Return True if `text` looks like a hub id, 'user/name', and not like a file of weights."""
     return HUB_ID.fullmatch(text) is not None and not text.endswith(FILES)
 
 
 def fetch(name: str) -> Path:
-    """The folder of a model of the hub, fetched once and kept in the hub's own cache.
+    """Download a model from the hub, or take it from the hub's cache; return its folder.
 
     Raises:
-        InputError: huggingface-hub is not installed, or the model cannot be had.
+        InputError: huggingface-hub is not installed, or the model cannot be downloaded.
     """
     try:
         from huggingface_hub import snapshot_download
@@ -35,10 +35,10 @@ def fetch(name: str) -> Path:
 
 
 def push(folder: Path, name: str) -> None:
-    """Puts a folder of `weights.folder.save_folder` on the hub.
+    """Upload a folder written by `weights.folder.save_folder` to the hub.
 
     Raises:
-        InputError: huggingface-hub is not installed, or the hub refuses.
+        InputError: huggingface-hub is not installed, or the upload failed.
     """
     try:
         from huggingface_hub import HfApi

@@ -1,4 +1,4 @@
-"""A trained network from wherever it lies: a run, a folder, a released file, a hub."""
+"""Loading of trained networks from runs, folders, released files and the Hugging Face hub."""
 
 import dataclasses
 from pathlib import Path
@@ -13,23 +13,31 @@ from gconet_jax.weights.hub import FILES, fetch, is_hub_id
 from gconet_jax.weights.torch_file import read_state_dict
 from gconet_jax.weights.torch_gconet import WeightsError, load_state_dict
 
-BOX = Path(__file__).parent / 'box'  # the model that is part of the package
+BOX = Path(__file__).parent / 'box'  # the model in the package
 
 
 def load_pretrained(
     source: str | Path | None = None, *, step: str = 'latest', ema: bool = False
 ) -> tuple[GCoNetPlus, int]:
-    """A network and its image size, pixels.
+    """Load a trained network.
 
     Args:
-        source: the folder of a run of `train.py`; a folder with `model.safetensors` and
-            `config.json`; a `.pth` file of the released code; the id of such a folder on the
-            Hugging Face hub, 'user/name'; or None: the model that comes with the package.
-        step: checkpoint of a run, see `training.restore.choose_steps`.
-        ema: of a run, the moving averages of its weights.
+        source: one of:
+
+            - the folder of a run of `train.py`;
+            - a folder with `model.safetensors` and `config.json`;
+            - a `.pth` file of the released code;
+            - the id, 'user/name', of a model folder on the Hugging Face hub;
+            - None for the model in the package.
+        step: checkpoint of a run; see `training.restore.choose_steps`.
+        ema: load the moving averages of a run's weights.
+
+    Returns:
+        The network and its image size, pixels.
 
     Raises:
-        InputError: there is nothing such, or it does not fit; the message says what is there.
+        InputError: `source` does not exist or does not match the model; the message says what was
+            found.
     """
     if source is None:
         if not BOX.is_dir():
@@ -56,7 +64,7 @@ def load_pretrained(
 
 
 def _released(path: Path) -> tuple[GCoNetPlus, int]:
-    """The released network with the weights of a file, which says the number of classes."""
+    """Load a file of the released code; its entries determine the config."""
     weights = read_state_dict(path)
     config = released(Config())
     if 'classifier.weight' not in weights:

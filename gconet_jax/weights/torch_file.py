@@ -1,8 +1,8 @@
-"""Reads PyTorch checkpoints without PyTorch, and without running anything that is in them.
+"""Reading PyTorch checkpoints without PyTorch and without running code from them; and writing.
 
-A `.pth` file is raw arrays and a pickle that says what they are: in a zip since PyTorch 1.6, one
-after the other before that; `torch_pickle` reads the pickle. `write_state_dict` writes what
-`torch.load` reads.
+A `.pth` file consists of raw arrays and a pickle that describes them. Since PyTorch 1.6 they are
+members of a zip; before, they were stored one after another. `torch_pickle` reads the pickle.
+`write_state_dict` writes files that `torch.load` can read.
 """
 
 import functools
@@ -19,25 +19,29 @@ import numpy as np
 from gconet_jax.weights.torch_pickle import DTYPES, Storage, TorchFileError, Unpickler
 from gconet_jax.whole_file import whole_file
 
-MAX_PICKLE_BYTES = 64 << 20  # of a state_dict with a million entries
-LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of a file of before PyTorch 1.6
+MAX_PICKLE_BYTES = 64 << 20  # enough for a state_dict with a million entries
+LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of files from before PyTorch 1.6
 
 
 def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
-    """The arrays of a checkpoint by name, read-only: those that share memory in it share it here.
+    """Read the arrays of a checkpoint.
 
-    A `state_dict` may stand alone or under 'state_dict', 'model' or 'net'; the prefix 'module.' of
-    DataParallel is taken off.
+    The `state_dict` may be the checkpoint itself or its entry 'state_dict', 'model' or 'net'.
+    DataParallel's prefix 'module.' is removed.
+
+    Returns:
+        Read-only arrays by name. Arrays that share memory in the file share it here.
 
     Raises:
-        TorchFileError: as its message says.
+        TorchFileError: the file is no checkpoint, is broken, uses unsupported features, or asks to
+            run code; the message says which.
     """
     path = Path(path)
     try:
         content = _read_zip(path) if zipfile.is_zipfile(path) else _read_legacy(path)
     except TorchFileError as error:
         raise TorchFileError(f'{path}: {error}') from error
-    except Exception as error:  # whatever a broken or hostile file makes zip and pickle raise
+    except Exception as error:  # broken or hostile files make zipfile and pickle raise anything
         text = f'{type(error).__name__}: {str(error)[:200]}'
         raise TorchFileError(f'{path} is no checkpoint of PyTorch ({text})') from error
     for key in ('state_dict', 'model', 'net'):
@@ -51,11 +55,11 @@ def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
 
 
 def write_state_dict(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes a `state_dict` as torch.save does; the file is there whole or not at all.
+    """Write a `state_dict` in the format of torch.save, atomically.
 
     Args:
-        path: of the file.
-        arrays: of the types in DTYPES, by name.
+        path: the file to write.
+        arrays: arrays by name, of the types in DTYPES.
     """
     with whole_file(Path(path)) as partial, zipfile.ZipFile(partial, 'w') as archive:
         archive.writestr('archive/data.pkl', _pickled(arrays))
@@ -71,7 +75,7 @@ def _read_zip(path: Path) -> Any:
         (record,) = (info for info in file.infolist() if info.filename.endswith('/data.pkl'))
         if record.file_size > MAX_PICKLE_BYTES:
             raise TorchFileError(f'its pickle has {record.file_size} bytes, which no weights need')
-        # So that a small file cannot claim much memory.
+        # A small file must not be able to expand to much memory.
         if any(info.compress_type != zipfile.ZIP_STORED for info in file.infolist()):
             raise TorchFileError('it is compressed, which PyTorch never does')
         if sum(info.compress_size for info in file.infolist()) > path.stat().st_size:
@@ -94,7 +98,11 @@ def _read_zip(path: Path) -> Any:
 
 
 def _read_legacy(path: Path) -> Any:
-    """The pickle is read twice: for what it refers to, which comes after it, and with that."""
+    """Read a file from before PyTorch 1.6.
+
+    Its arrays follow the pickle that refers to them. So the pickle is read twice: first to learn
+    the types and sizes of the arrays, then with the arrays.
+    """
     with path.open('rb') as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as file:
         wanted: dict[str, Storage] = {}
 
@@ -107,8 +115,8 @@ def _read_legacy(path: Path) -> Any:
 
         if plain() != LEGACY_MAGIC:
             raise TorchFileError('it has neither the format of PyTorch 1.6 nor the one before')
-        plain()  # the version of the format
-        plain()  # the sizes of C's types where it was written
+        plain()  # version of the format
+        plain()  # sizes of C's types on the machine that wrote the file
         start = file.tell()
         Unpickler(file, measure, rebuild=lambda *_: None).load()
         arrays = {}
@@ -127,7 +135,7 @@ def _refuse(storage: Storage) -> np.ndarray:
 
 
 def _pickled(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """The pickle of an OrderedDict of tensors, opcode by opcode (protocol 2)."""
+    """Return the pickle of an OrderedDict of tensors, written opcode by opcode (protocol 2)."""
     ordered_dict = b'ccollections\nOrderedDict\n)R'
     kinds = {np.dtype(dtype): kind for kind, dtype in DTYPES.items()}
 
@@ -147,7 +155,7 @@ def _pickled(arrays: Mapping[str, np.ndarray]) -> bytes:
             int(np.prod(array.shape[axis + 1 :], dtype=int)) for axis in range(array.ndim)
         )
         where = b'J' + struct.pack('<i', 0) + integers(array.shape) + integers(strides)
-        # Then requires_grad, False, and hooks, none.
+        # b'\x89' is requires_grad=False; the empty OrderedDict holds the backward hooks.
         rebuilt = b'ctorch._utils\n_rebuild_tensor_v2\n(' + storage + where + b'\x89' + ordered_dict
         parts += [text(name), rebuilt + b'tR']
     return b''.join([*parts, b'u.'])

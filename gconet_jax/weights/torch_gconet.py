@@ -1,4 +1,4 @@
-"""The released GCoNet+ weights by name: a PyTorch `state_dict` of numpy arrays -> our model."""
+"""Conversion between the model and the released code's PyTorch `state_dict`, as numpy arrays."""
 
 from collections.abc import Mapping
 
@@ -10,23 +10,23 @@ from gconet_jax.errors import InputError
 from gconet_jax.models.gconet_plus import GCoNetPlus
 from gconet_jax.weights.torch_names import backbone_layers, from_torch, layer_variables, to_torch
 
-# In every released file, needed by no output: 788,001 parameters. `conv_out1` is our `predict`,
-# which is used with the CEM off.
+# Entries of all released files that affect no output: 788,001 parameters. `conv_out1` is our
+# `predict`, which is used only with the CEM off.
 NEVER_USED = (
     'co_x5.conv_output.',
     'co_x5.conv_transform.',
     'co_x5.fc_transform.',
     'conv_out1.',
 )
-MASK = 'conv_out_mask.'  # in every released file, needed by training alone: our `mask`
+MASK = 'conv_out_mask.'  # in all released files, needed only for training; our `mask`
 
 
 class WeightsError(InputError):
-    """Weights that do not fit the model; the message lists every entry at fault."""
+    """The weights do not fit the model; the message lists every entry at fault."""
 
 
 def variables(model: GCoNetPlus) -> dict[str, nnx.Variable]:
-    """Every parameter and running statistic of `model`, by its name in the released code."""
+    """Return the parameters and running statistics of `model` by the released code's names."""
     names: dict[str, nnx.Variable] = {}
     for name, layer in _layers(model):
         names |= layer_variables(name, layer)
@@ -34,7 +34,7 @@ def variables(model: GCoNetPlus) -> dict[str, nnx.Variable]:
 
 
 def save_state_dict(model: GCoNetPlus) -> dict[str, np.ndarray]:
-    """All of `model`, float32, by the names and in the layout of the released code."""
+    """Return all weights of `model`, float32, with the released code's names and layout."""
     return {
         name: np.ascontiguousarray(to_torch(np.asarray(variable[...], np.float32)))
         for name, variable in variables(model).items()
@@ -42,7 +42,10 @@ def save_state_dict(model: GCoNetPlus) -> dict[str, np.ndarray]:
 
 
 def released_state_dict(model: GCoNetPlus) -> dict[str, np.ndarray]:
-    """`save_state_dict` and what the released code has besides, which nothing uses: zeros."""
+    """Return `save_state_dict` plus the released code's other entries, which are unused, as zeros.
+
+    The released code needs them to load the weights.
+    """
     weights = save_state_dict(model)
     channels, p1 = model.backbone.channels[-1], model.decoder.channels
     unused = {
@@ -60,13 +63,13 @@ def released_state_dict(model: GCoNetPlus) -> dict[str, np.ndarray]:
 
 
 def copy_weights(source: GCoNetPlus, target: GCoNetPlus) -> None:
-    """Sets all of `target` from a trained network, in place.
+    """Copy the weights of a trained network to `target`, in place.
 
-    Its classifier stays as it is if it has other classes, and so does what training alone has: the
-    GCM and the mask of the RACM, where `source` has none.
+    `target` keeps its own classifier, GCM and RACM mask, which only training uses, where `source`
+    has none or has one of another shape.
 
     Raises:
-      WeightsError: the backbones differ, or the networks do otherwise; then every entry is listed.
+      WeightsError: the backbones differ, or other entries do not fit; then the message lists them.
     """
     theirs, ours = source.config.backbone, target.config.backbone
     if theirs != ours:
@@ -87,16 +90,16 @@ def copy_weights(source: GCoNetPlus, target: GCoNetPlus) -> None:
 def load_state_dict(
     model: GCoNetPlus, state_dict: Mapping[str, np.ndarray], *, source: str = 'the weights'
 ) -> None:
-    """Sets all of `model` from the released code's `state_dict`, in place.
+    """Load all weights of `model` from a `state_dict` of the released code, in place.
 
     Args:
-      model: of the same config.
-      state_dict: of numpy arrays.
-      source: what an error calls them, such as the path of the file.
+      model: a network with the same config as the weights.
+      state_dict: numpy arrays by name.
+      source: name of the weights in error messages, such as the path of their file.
 
     Raises:
-      WeightsError: entries are missing, unexpected or of another shape; all are listed, and the
-        model is left as it was.
+      WeightsError: entries are missing, unexpected or of the wrong shape. The message lists all of
+        them, and the model is left unchanged.
     """
     targets = variables(model)
     loaded, problems = {}, []
@@ -121,7 +124,7 @@ def load_state_dict(
 
 
 def _layers(model: GCoNetPlus):
-    """(name, layer) of every layer with weights, in the order of the released code."""
+    """Yield (name, layer) for each layer with weights, in the order of the released code."""
     for _, name, layer in backbone_layers(model.backbone):
         yield name, layer
     yield from _decoder_layers(model.decoder)

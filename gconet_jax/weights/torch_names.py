@@ -1,4 +1,4 @@
-"""PyTorch's names of layers and the layout of its arrays, which all of its files share."""
+"""PyTorch's layer names and array layouts, common to all of its files."""
 
 from collections.abc import Iterator
 
@@ -9,7 +9,7 @@ from gconet_jax.models.layers import BatchNorm, ConvNorm
 from gconet_jax.models.resnet import Bottleneck, ResNet50
 from gconet_jax.models.vgg import VGG16
 
-# The index of each convolution in torchvision's `features`, by stage.
+# Indices of the convolutions in torchvision's `features`, by stage.
 VGG16_BN_INDICES = ((0, 3), (7, 10), (14, 17, 20), (24, 27, 30), (34, 37, 40))
 VGG16_INDICES = ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28))
 
@@ -17,7 +17,7 @@ Layer = nnx.Conv | nnx.Linear | BatchNorm
 
 
 def backbone_layers(backbone: VGG16 | ResNet50) -> Iterator[tuple[str, str, Layer]]:
-    """torchvision's name, the released GCoNet+'s name, and each layer with weights."""
+    """Yield (torchvision's name, released GCoNet+'s name, layer) for each layer with weights."""
     if isinstance(backbone, ResNet50):
         yield from _resnet_layers(backbone)
         return
@@ -58,14 +58,14 @@ def _bottleneck_layers(block: Bottleneck) -> Iterator[tuple[ConvNorm, tuple[str,
 def _both(
     layer: ConvNorm, torchvision: tuple[str, str], released: tuple[str, str]
 ) -> Iterator[tuple[str, str, Layer]]:
-    """The convolution and, if there is one, its batch norm."""
+    """Yield the names and layer of the convolution and of its batch norm, if it has one."""
     yield torchvision[0], released[0], layer.conv
     if layer.norm is not None:
         yield torchvision[1], released[1], layer.norm
 
 
 def layer_variables(name: str, layer: Layer) -> dict[str, nnx.Variable]:
-    """The parameters and running statistics of a layer of that name, by PyTorch's names."""
+    """Return the parameters and running statistics of the layer `name` by PyTorch's names."""
     if isinstance(layer, BatchNorm):
         return {
             f'{name}.weight': layer.scale,
@@ -80,10 +80,10 @@ def layer_variables(name: str, layer: Layer) -> dict[str, nnx.Variable]:
 
 
 def from_torch(array: np.ndarray) -> np.ndarray:
-    """OIHW -> HWIO for convolutions, (out, in) -> (in, out) for linear layers."""
+    """Transpose OIHW to HWIO for convolutions, (out, in) to (in, out) for linear layers."""
     return array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T
 
 
 def to_torch(array: np.ndarray) -> np.ndarray:
-    """The inverse of `from_torch`."""
+    """Transpose back: the inverse of `from_torch`."""
     return array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T

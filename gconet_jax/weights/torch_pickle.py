@@ -1,6 +1,7 @@
-"""The pickles of PyTorch checkpoints, of which nothing is run.
+"""Safe reading of the pickles in PyTorch checkpoints.
 
-A pickle is a program; the reader here knows the few calls that arrays need and refuses every other.
+A pickle is a program that may call any function. This reader supports only the few calls that
+arrays need, and refuses all others.
 """
 
 import collections
@@ -25,11 +26,11 @@ DTYPES = {
 
 
 class TorchFileError(InputError):
-    """A file that is no checkpoint, is broken, or wants to run code; the message says which."""
+    """The file is no checkpoint, is broken, or asks to run code; the message says which."""
 
 
 class Storage(NamedTuple):
-    """What a pickle refers to: a flat array of `count` elements that is stored outside of it."""
+    """A pickle's reference to a flat array of `count` elements that is stored outside it."""
 
     key: str
     dtype: type
@@ -47,8 +48,9 @@ class _StorageType(NamedTuple):
 def _rebuild_tensor(
     storage: np.ndarray, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any
 ) -> np.ndarray:
-    """A part of `storage`, not copied; sizes and strides count elements."""
-    # Not the numbers of numpy, which wrap, nor an array that was made here, whose strides differ.
+    """Return a read-only view of `storage`; offset, sizes and strides count elements."""
+    # Views made by this function are refused as storage, because their strides differ. So are numpy
+    # integers below, because they overflow.
     if not isinstance(storage, np.ndarray) or storage.ndim != 1 or not storage.flags.contiguous:
         raise TorchFileError('it has an array of what is no flat memory')
     impossible = any(type(n) is not int or n < 0 for n in (*size, *stride, offset))
@@ -57,7 +59,7 @@ def _rebuild_tensor(
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
     if 0 not in size and last >= storage.size:
         raise TorchFileError('it has an array that reaches beyond its memory')
-    # Strides of 0 repeat an element, by which a small file could claim much memory.
+    # Strides of 0 repeat elements, so that a small file could ask for much memory.
     if int(np.prod(size, dtype=object)) > storage.size:
         raise TorchFileError('it has an array with more elements than its memory')
     strides = [step * storage.itemsize for step in stride]
@@ -69,7 +71,7 @@ def _rebuild_parameter(data: np.ndarray, *_: Any) -> np.ndarray:
 
 
 def _ordered_dict(pairs: Iterable[Any] = ()) -> dict[Any, Any]:
-    """Python 2 wrote what is in it as an argument, Python 3 sets it afterwards."""
+    """Create an OrderedDict; Python 2 passes its items, while Python 3 sets them afterwards."""
     made: dict[Any, Any] = collections.OrderedDict()
     _put(made, pairs)
     return made
@@ -77,7 +79,7 @@ def _ordered_dict(pairs: Iterable[Any] = ()) -> dict[Any, Any]:
 
 def _put(target: Any, pairs: Iterable[Any]) -> None:
     for key, value in pairs:
-        # The hash of tuples in tuples in tuples overflows the stack of C, which ends the process.
+        # Hashing deeply nested tuples overflows the C stack, which kills the process.
         if type(key) not in (str, int):
             raise TorchFileError(f'it has a {type(key).__name__} where a name is needed')
         target[key] = value
@@ -97,16 +99,16 @@ def _refuse_opcode(unpickler: Any) -> None:
     raise TorchFileError('its pickle does what that of weights never does: refused')
 
 
-# They make memory as large as a file asks for, or hash whatever it holds.
+# Opcodes that allocate as much memory as the file asks for, or hash any object in it.
 _REFUSED = (
     *(pickle.BYTEARRAY8, pickle.NEXT_BUFFER, pickle.READONLY_BUFFER),
     *(pickle.DICT, pickle.EMPTY_SET, pickle.ADDITEMS, pickle.FROZENSET),
 )
 
 
-# Python's own unpickler: the one in C makes a table as large as a file asks for.
+# The pure-Python unpickler: the C one allocates a table as large as the file asks for.
 class Unpickler(pickle._Unpickler):  # pyright: ignore[reportAttributeAccessIssue]
-    """Knows arrays, dictionaries and nothing else."""
+    """Unpickler that supports only arrays, dictionaries and plain values."""
 
     def __init__(
         self,
@@ -119,7 +121,8 @@ class Unpickler(pickle._Unpickler):  # pyright: ignore[reportAttributeAccessIssu
 
     dispatch: ClassVar[dict[int, Any]] = {
         **pickle._Unpickler.dispatch,  # pyright: ignore[reportAttributeAccessIssue]
-        # Attributes are for nothing that weights need, and could be put on what `find_class` gives.
+        # Discard attributes: weights need none, and a file could set them on what `find_class`
+        # returns.
         pickle.BUILD[0]: lambda self: self.stack.pop(),
         pickle.SETITEM[0]: _set_item,
         pickle.SETITEMS[0]: _set_items,
@@ -127,7 +130,11 @@ class Unpickler(pickle._Unpickler):  # pyright: ignore[reportAttributeAccessIssu
     }
 
     def find_class(self, module: str, name: str) -> Any:
-        """What a pickle may call."""
+        """Return a function or type that a pickle may use.
+
+        Raises:
+            TorchFileError: it is not one that weights need.
+        """
         if (module, name) == ('collections', 'OrderedDict'):
             return _ordered_dict
         if module == 'torch._utils' and name in ('_rebuild_tensor_v2', '_rebuild_tensor'):
@@ -139,7 +146,11 @@ class Unpickler(pickle._Unpickler):  # pyright: ignore[reportAttributeAccessIssu
         raise TorchFileError(f'it wants to use {module}.{name}, which weights do not need: refused')
 
     def persistent_load(self, pid: Any) -> np.ndarray:
-        """The flat array that the pickle names."""
+        """Return the flat array that the pickle refers to.
+
+        Raises:
+            TorchFileError: the reference is not to an array.
+        """
         kind, storage_type, key, _, count, *view = pid
         if kind != 'storage' or not isinstance(storage_type, _StorageType):
             raise TorchFileError(f'it refers to {kind!r}, which is no array')
