@@ -14,8 +14,7 @@ from gconet_jax.errors import InputError
 
 
 class ConfigError(InputError):
-    """A config field is unknown, has a bad value or conflicts with another; the message names it.
-    """
+    """A config field is unknown, invalid or in conflict with another; the message names it."""
 
 
 def _require(condition: bool, field: str, problem: str) -> None:
@@ -102,7 +101,7 @@ class DataConfig:
     eval_include: tuple[str, ...] = ('*',)  # patterns of <set>/<group> to score
     image_size: int = 256  # pixels, a multiple of 16; images are resized to a square
     max_images: int = 32  # per group in a step. paper: 32; released: 26
-    group_sizes: tuple[int, ...] = (8, 16, 24, 32)  # a group is padded to the next size that holds it
+    group_sizes: tuple[int, ...] = (8, 16, 24, 32)  # a group is padded to the next of these
     # Class labels: 'joint' numbers the groups of all sets; 'per_set' (released) starts each set at
     # 0, so that sets share labels.
     labels: str = 'joint'
@@ -263,7 +262,7 @@ class RunConfig:
     max_skipped: int = 10
     log_every: int = 10  # steps
     wandb: str = ''  # project on Weights & Biases; '': off
-    picture_every: int = 500  # steps between pictures `image | truth | map` of a fixed pair; 0: never
+    picture_every: int = 500  # steps between `image | truth | map` of a fixed pair; 0: never
     evaluate_every: int = 0  # steps between scores of data.eval_sets; 0: never
     profile: tuple[int, ...] = ()  # (first, last) step of a profiler trace; (): none
     checkpoint_every: int = 500  # steps

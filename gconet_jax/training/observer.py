@@ -125,8 +125,7 @@ class Observer:
         )
 
     def _evaluate(self, step: int, state: TrainState) -> float:
-        """Score the weights and their moving averages; return the better S, averaged over the sets.
-        """
+        """Score the weights and their moving averages; return the better mean S over the sets."""
         best = self._scores(step, state) if jax.process_index() == 0 else 0.0
         wait_for_processes(f'the scores of step {step}')
         return float(multihost_utils.broadcast_one_to_all(np.float32(best)))

@@ -126,8 +126,7 @@ class Programs:
 
 
 def memory_of(device: Any) -> int:
-    """Return the bytes that a program may use on `device`; for a CPU, its share of the host memory.
-    """
+    """Return the bytes that a program may use on `device`; a CPU has its share of host memory."""
     stats = device.memory_stats() or {}
     if 'bytes_limit' in stats:
         return stats['bytes_limit']

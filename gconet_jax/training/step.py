@@ -150,8 +150,7 @@ def pair_loss(
     params: Tree,
     pair: Batch,
 ) -> tuple[jax.Array, tuple[Metrics, Tree]]:
-    """Return the loss of one pair under `params`, and (terms and k_fell_back, batch-norm moments).
-    """
+    """Return the loss of one pair under `params`, and (terms and k_fell_back, moments)."""
     model = nnx.merge(graph, params, state.frozen, state.batch_stats)
     model = with_remat(with_running_average(model, freeze_batch_norm), config.run.remat)
     images, masks = pair['image'], pair['mask']
