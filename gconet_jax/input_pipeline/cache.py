@@ -147,8 +147,7 @@ def _write_zeros(file: BinaryIO, *, from_: int) -> None:
 
 
 def _key(groups: Sequence[Group], image_size: int) -> str:
-    """Return the key of a cache: digits for the set's folder, then digits for the state of its
-    files.
+    """Return the key of a cache: digits for the set's folder, then for the state of its files.
 
     The state changes with the format, the size, and the name, length and time of any file.
     """

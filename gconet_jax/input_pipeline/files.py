@@ -28,8 +28,7 @@ class DataError(InputError):
 
 
 class UnreadableError(DataError):
-    """The disk fails to deliver an existing file. This may be temporary, and the file may be fine.
-    """
+    """The disk fails to deliver an existing file, which may be temporary; the file may be fine."""
 
 
 class ImageFile(Protocol):
@@ -92,8 +91,7 @@ def open_prepared(folder: str) -> Any:
 
 
 def identity(file: ImageFile) -> str:
-    """Return text that changes with the name, length and time of the file, or of its prepared set.
-    """
+    """Return text that changes with the name, length and time of the file or its prepared set."""
     if isinstance(file, Record):
         return f'{file} {_prepared_time(file.folder)}'
     assert isinstance(file, Path)

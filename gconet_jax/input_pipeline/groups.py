@@ -172,8 +172,7 @@ def _prepared_groups(folder: Path, dataset: str, with_masks: bool) -> tuple[Grou
 
 
 def _check_name(name: str, what: str) -> None:
-    """Raise a DataError if the name could lead outside a folder, because outputs are named by it.
-    """
+    """Raise a DataError if the name could lead outside a folder: outputs are named by it."""
     if name in ('', '.', '..') or any(character in name for character in '/\\\0'):
         raise DataError(f'{name!r} cannot be the name of {what}: it must be that of a file')
 

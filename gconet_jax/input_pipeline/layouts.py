@@ -77,7 +77,7 @@ def find_sets(root: Path) -> list[str]:
     else:
         plain = subfolders(images)
     prepared = [path for path in subfolders(root) if find_prepared(root, path.name)]
-    names = {fold(path.name): path.name for path in (*prepared, *plain)}  # a set in both forms is listed once
+    names = {fold(path.name): path.name for path in (*prepared, *plain)}  # without duplicates
     if not names:
         raise DataError(
             f'no sets in {root}: looked for images/<set>/<group>, for <set>/Image/<group> and for '

@@ -32,7 +32,7 @@ def read_photo(file: ImageFile, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
             image.load()
             return np.asarray(_as_rgb(ImageOps.exif_transpose(image)))
     except Exception as error:  # PIL's decoders raise nearly any type on a broken file
-        unknown = isinstance(error, UnidentifiedImageError)  # whose text names a buffer, not the file
+        unknown = isinstance(error, UnidentifiedImageError)  # its text names a buffer
         text = 'it is no picture' if unknown else str(error) or type(error).__name__
         raise DataError(f'cannot read {file}: {text}') from error
 

@@ -19,7 +19,7 @@ TILE, TITLE = 96, 12
 COLUMNS = 12
 ROWS = 65_500 // (TILE + TITLE)  # limited by the maximum height of a JPEG
 OBJECT = (255, 60, 60)  # colour of the mask on the image
-UNSHARP = 32  # grey levels between 0 and 255 in a mask; more mean that it was saved as JPEG, or is soft
+UNSHARP = 32  # a mask with more levels between 0 and 255 is soft, or was saved as JPEG
 
 
 class Finding(NamedTuple):
