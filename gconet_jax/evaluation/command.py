@@ -116,7 +116,7 @@ def _sets(data: DataConfig, options: Options) -> Sets:
 def _score_run(
     run: Source, steps: Sequence[int], sets: Sets, options: Options, notes: list[str]
 ) -> Iterator[tuple[str, Scores]]:
-    """Yield the scores of a run and its averages: of the best and the last of several checkpoints."""
+    """Yield the scores of a run and its averages; several checkpoints give the best and last."""
     config = config_file.read_config(run.path)
     for ema in (False, True) if config.train.ema else (False,):
         name = f'{run.name}-ema' if ema else run.name

@@ -217,8 +217,9 @@ def smeasure(joint: Array, values: Array, greys: NDArray[np.intp]) -> np.float64
 
 
 def _object_similarity(counts: Array, values: Array) -> Array:
-    """Return 2 m / (m² + 1 + s), with mean m and sample deviation s of pixels counted by value,
-    (256,).
+    """Return 2 m / (m² + 1 + s), with mean m and sample deviation s.
+
+    `counts` and `values` are (256,): the number of pixels of each value.
     """
     n = counts.sum()
     mean = counts @ values / n
