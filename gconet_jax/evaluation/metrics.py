@@ -219,7 +219,7 @@ def smeasure(joint: Array, values: Array, greys: NDArray[np.intp]) -> np.float64
 def _object_similarity(counts: Array, values: Array) -> Array:
     """Return 2 m / (m² + 1 + s), with mean m and sample deviation s.
 
-    `counts` and `values` are (256,): the number of pixels of each value.
+    `counts` (256,) holds the number of pixels of each of `values` (256,).
     """
     n = counts.sum()
     mean = counts @ values / n
