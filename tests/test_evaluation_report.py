@@ -115,7 +115,7 @@ def test_pictures_decode(board, tmp_path):
             assert b'</svg>' in content
         else:
             picture = Image.open(io.BytesIO(content))
-            assert picture.size == (4 * 147 + 3 * curves.GAP, curves.TILE)  # four tiles of ratio 4:3
+            assert picture.size == (4 * 147 + 3 * curves.GAP, curves.TILE)  # 4 tiles of ratio 4:3
 
 
 def test_images_go_from_worst_to_best(board, tmp_path):
