@@ -28,7 +28,7 @@ class Sizes(NamedTuple):
     compiled: tuple[int, ...]  # group sizes for torch.compile and for our single program
     similarity: tuple[int, ...]  # group sizes, most important first
     evaluations: tuple[str, ...]  # golden cases, the first in every precision
-    trainings: tuple[str, ...]  # likewise
+    trainings: tuple[str, ...]  # golden training cases, the first in every precision
     float32: bool  # also measure float32, and the gradients' parity in every precision
     chip: dict[str, int]
 

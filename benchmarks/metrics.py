@@ -155,7 +155,7 @@ def main() -> None:
         import torch
 
         torch.set_num_threads(1)
-        few = pairs[:2]  # a second each
+        few = pairs[:2]  # one second per pair
         ways['direct'] = lambda: [direct(*pair) for pair in few]
     except ImportError:
         print('torch is not installed: no direct loop')

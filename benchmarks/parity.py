@@ -1,6 +1,6 @@
 """Errors of our network against the stored outputs of the released code, by precision.
 
-The cases are those of `tests/golden`; `tests/test_parity.py` checks float32 against bounds.
+It runs the cases of `tests/golden`; `tests/test_parity.py` checks float32 against bounds.
 """
 
 import contextlib

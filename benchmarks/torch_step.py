@@ -1,6 +1,6 @@
 """One training step of the released code in PyTorch, for timing comparisons with ours.
 
-The network is that of torch_peer.py; settings and losses are those of `gconet_jax.config.released`.
+It uses the network of torch_peer.py, and the settings and losses of `gconet_jax.config.released`.
 """
 
 # pyright: reportMissingImports=false

@@ -28,7 +28,7 @@ def _choice(value: str, field: str, *choices: str) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """The network (GCoNet+, section 3; the switches are those of its Tables 1 and 2)."""
+    """The network (GCoNet+, section 3), with the switches of its Tables 1 and 2."""
 
     backbone: str = 'vgg16_bn'  # 'vgg16_bn', 'vgg16' or 'resnet50'
     width: float = 1.0  # multiplies every channel count except that of the classifier
@@ -154,7 +154,7 @@ class AugmentConfig:
     contrast: tuple[float, ...] = (0.5, 1.5)
     colour: tuple[float, ...] = (0.0, 2.0)
     sharpness: tuple[float, ...] = (0.0, 3.0)
-    crop: float = 0.0  # largest fraction of height and width to crop around the centre
+    crop: float = 0.0  # largest fraction of height and width to cut off around the centre
     pepper: float = 0.0  # fraction of pixels to turn black or white. released option: 0.0015
     jigsaw: float = 0.0  # probability of joining it with another image of the batch
     # Probability of replacing an image by one of another group, with an empty mask.

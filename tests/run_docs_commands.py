@@ -84,7 +84,7 @@ def prepare(here: Path) -> None:
             shutil.copytree(here / 'base' / kind / 'synthetic_train', here / 'cosod' / kind / name)
         for name in ('CoCA', 'CoSOD3k', 'CoSal2015'):
             shutil.copytree(here / 'base' / kind / 'synthetic_test', here / 'cosod' / kind / name)
-    shutil.copytree(here / 'cosod', here / 'data' / 'sets', dirs_exist_ok=True)  # configs' root
+    shutil.copytree(here / 'cosod', here / 'data' / 'sets', dirs_exist_ok=True)  # default root
     photos = next((here / 'base' / 'images' / 'synthetic_test').iterdir())
     for name in ('photos', 'five'):
         shutil.copytree(photos, here / name)

@@ -11,7 +11,7 @@ from PIL import Image
 from gconet_jax.input_pipeline.files import DataError
 from gconet_jax.input_pipeline.photos import find_groups, output_names, read_photo
 
-# What is shown of a stored image for each EXIF orientation.
+# The upright view of a stored image, for each EXIF orientation.
 ORIENTATIONS = {
     1: lambda x: x,
     2: lambda x: x[:, ::-1],
@@ -126,7 +126,7 @@ def test_results_of_the_run_before_are_no_photos(tmp_path, monkeypatch):
     touch(tmp_path, 'p/a/1.jpg', 'p/out/maps/a/1.png', 'p/out/sheets/a.jpg')
     monkeypatch.chdir(tmp_path / 'p')
     assert list(find_groups([Path()], leave_out=Path('out'))) == ['a']
-    assert list(find_groups([Path('out/maps')], leave_out=Path('out'))) == ['a']  # if given
+    assert list(find_groups([Path('out/maps')], leave_out=Path('out'))) == ['a']  # given directly
     with pytest.raises(DataError, match='a has the photos; name another folder for the results'):
         find_groups([Path('a')], leave_out=tmp_path / 'p' / 'a')
 

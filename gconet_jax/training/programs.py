@@ -54,7 +54,7 @@ class Programs:
     ) -> tuple[TrainState, Metrics]:
         """Augment `batch` and apply update number `step`, counted from 0; consumes `state`.
 
-        A batch of a new size is compiled first, and then waits for the other processes.
+        If the batch has a new size, this first compiles and waits for the other processes.
 
         Raises:
           TrainingError: the program does not fit in the memory of a device.
