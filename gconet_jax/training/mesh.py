@@ -32,9 +32,8 @@ def make_mesh(
     Args:
       pairs: pairs in a batch, over all processes.
       group_sizes: possible numbers of images in a padded group.
-      shape: (devices along `pair`, devices along `image`). If empty, the largest number of pairs
-          that divides the devices runs at once, and the images of each pair are split over the
-          rest.
+      shape: (devices along `pair`, devices along `image`). If empty, gcd(pairs, devices) pairs run
+          at once, and the images of each are split over the remaining devices.
       devices: all devices by default.
 
     Raises:
