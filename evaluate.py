@@ -1,8 +1,8 @@
-"""Scores a trained GCoNet+ (max E, S, max F, MAE) on groups of images with masks.
+"""Score a trained GCoNet+ (max E, S, max F, MAE) on groups of images with masks.
 
     python evaluate.py --workdir=runs/duts_coco
 
-Restores the latest checkpoint, writes the maps at the images' own sizes, and scores them by the
+This loads the latest checkpoint, writes the maps at the sizes of the images, and scores them by the
 eval-co-sod protocol. `--maps=DIR` scores the maps of any method.
 """
 

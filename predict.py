@@ -1,9 +1,9 @@
-"""Finds what groups of photos share, and segments it in each.
+"""Segment the object that a group of photos has in common.
 
     python predict.py photos/ out/
 
-A folder of photos is a group, a folder of folders many. `out/` gets maps, overlays and a contact
-sheet of each group; `--save` has more.
+A folder of photos is one group; a folder of folders is many. `out/` receives maps, overlays and a
+contact sheet for each group; `--save` selects more.
 """
 
 import sys

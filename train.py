@@ -1,9 +1,9 @@
-"""Trains GCoNet+.
+"""Train GCoNet+.
 
     python train.py --config=configs/duts_coco.py --workdir=runs/duts_coco
 
-Any field of the config can be set: `--config.data.root=/data/cosod`. A run that was stopped goes
-on from its latest checkpoint when the same command is given again.
+Flags can set any field of the config: `--config.data.root=/data/cosod`. Repeat the same command to
+resume a stopped run from its latest checkpoint.
 """
 
 import sys

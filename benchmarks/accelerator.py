@@ -3,8 +3,8 @@
     PYTHONPATH=. python benchmarks/accelerator.py [--minutes=4.5] [--out=FILE.json]
         [--commit=HASH] [--only=train,inference] [--rehearse]
 
-Rows run from the most to the least important (accelerator_plan.py); one that no longer fits is
-skipped. Each row is printed as it is measured, and the JSON is rewritten after each.
+Rows run in order of importance (accelerator_plan.py); rows that no longer fit are skipped. Each row
+is printed as soon as it is measured, and the JSON is rewritten after each.
 
     chip        rates of a matrix product in bfloat16, in float32 by default (TF32 on NVIDIA GPUs)
                 and at the highest precision, and of a copy
@@ -13,11 +13,11 @@ skipped. Each row is printed as it is measured, and the JSON is rewritten after 
     inference   maps of a group, host to host, next to the released network in PyTorch
     similarity  the forms of the similarity, forward and with gradients, next to PyTorch
 
-TFLOP/s are those of plain convolutions, counted in our network and the same for PyTorch. `of bf16`
-is their share of the bfloat16 rate that was measured. A row has the median of its calls, which wait
-for their results, and the least and the most. Its compile time includes the first call. Memory is
-the peak: PyTorch's of the row, ours of the process so far, next to what the program needs. Ours
-and PyTorch have a process each. PyTorch's rows need `torch`. `--rehearse` runs all kinds of rows
+TFLOP/s count plain convolutions in our network; PyTorch uses the same count. `of bf16` is their
+share of the measured bfloat16 rate. A row has the median, minimum and maximum of its calls, each of
+which waits for its result. Compile time includes the first call. Memory is the peak: for PyTorch
+that of the row, for ours that of the process so far, next to what the program needs. Ours and
+PyTorch run in separate processes. PyTorch's rows need `torch`. `--rehearse` runs every kind of row
 on small inputs.
 """
 
@@ -31,7 +31,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-# PyTorch uses the same chip. JAX reads this when it starts.
+# PyTorch shares the chip. JAX reads this variable when it starts.
 os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
 
 from benchmarks import accelerator_plan
@@ -44,7 +44,7 @@ SECTIONS = ('chip', 'parity', 'train', 'inference', 'similarity')
 
 
 def main() -> None:
-    """Run the rows, then print the table."""
+    """Run the rows and print the table."""
     parser = argparse.ArgumentParser(description='Measure everything on one accelerator.')
     parser.add_argument('--minutes', type=float, default=4.5, help='time budget')
     parser.add_argument('--out', type=Path, default=Path('runs/accelerator.json'))
@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument('--rehearse', action='store_true', help='small inputs')
     arguments = parser.parse_args()
     if arguments.rehearse:
-        # What runs once need not be fast: programs compile in a fraction of the time.
+        # Programs that run once compile several times faster without optimisation.
         os.environ.setdefault('XLA_FLAGS', '--xla_backend_optimization_level=0')
     sizes = accelerator_plan.TINY if arguments.rehearse else accelerator_plan.FULL
     wanted = arguments.only.split(',') if arguments.only else []
@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def about() -> dict[str, Any]:
-    """Return the versions of what is used, and the driver's."""
+    """Return the versions of the packages and of the driver."""
     versions: dict[str, str | None] = {'python': platform.python_version()}
     for name in ('jax', 'jaxlib', 'flax', 'torch', 'numpy'):
         try:
@@ -78,12 +78,12 @@ def about() -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """Return the commit of the working tree, if git can tell."""
+    """Return the commit of the working tree, or None if git does not know it."""
     return output_of('git', 'rev-parse', 'HEAD')
 
 
 def output_of(*command: str) -> str | None:
-    """Return what a program prints, or None without such a program or result."""
+    """Return the output of a command, or None if it is missing or fails."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
@@ -92,7 +92,7 @@ def output_of(*command: str) -> str | None:
 
 
 def measure_rows(rows: list[Row], result: dict[str, Any], out: Path, seconds: float) -> None:
-    """Add a dict for each of `rows` to `result['rows']`, and keep `out` up to date."""
+    """Measure `rows`, append a dict for each to `result['rows']`, and keep `out` up to date."""
     end = time.monotonic() + seconds
     workers = {name: Worker() for name in WORKERS}
     with_torch = result['versions']['torch'] is not None
@@ -123,7 +123,7 @@ def measure_rows(rows: list[Row], result: dict[str, Any], out: Path, seconds: fl
 
 
 def add_rates(rows: list[dict[str, Any]]) -> None:
-    """Add TFLOP/s and their share of the measured bfloat16 rate where the counts are known."""
+    """Add TFLOP/s and their share of the measured bfloat16 rate where operations are counted."""
     known: dict[str, Any] = {}
     for row in rows:
         if row['section'] == 'chip':
@@ -141,7 +141,7 @@ def add_rates(rows: list[dict[str, Any]]) -> None:
 
 
 def line(row: dict[str, Any]) -> str:
-    """Return one row as text."""
+    """Format one row as text."""
     name = f'{row["section"]:10} {row["name"]:38}'
     if 'skipped' in row or 'error' in row:
         state = 'skipped' if 'skipped' in row else 'error'
@@ -157,7 +157,7 @@ def _text(value: Any) -> str:
 
 
 def print_table(result: dict[str, Any]) -> None:
-    """Print the timed rows by section, then how many rows there are without a result."""
+    """Print the timed rows by section, then the number of rows without a result."""
     columns = ('ms', 'least', 'most', 'gradients_ms', 'tflops', 'of_bf16', 'peak_gib', 'compile_s')
     print(f'\n{"":50}' + ''.join(f'{column:>13}' for column in columns))
     timed = [row for row in result['rows'] if 'ms' in row]

@@ -22,7 +22,7 @@ from tests import golden_cases
 
 Row = dict[str, Any]
 
-# P - T is kept small: where it is not, the clamped BCE of the released code is another loss.
+# Keep P - T small: elsewhere the clamped BCE of the released code is a different loss.
 SMALL = {'seed': 0, 'db_scale': 0.02, 'thresh_bias': 0.0, 'cls': [0, 1]}
 
 
@@ -44,7 +44,7 @@ def chip(n: int, megabytes: int, products: int) -> Row:
 
 
 def operations(width: float) -> Row:
-    """Count the convolutions' GFLOP per 256 x 256 image, of a training step and of inference."""
+    """Count the convolutions' GFLOP per 256 x 256 image, for a training step and for inference."""
     config = settings('float32', width)
     graph, state = train_state.abstract(config)
     images = jax.ShapeDtypeStruct((1, 2, 2, 256, 256, 3), jnp.float32)
@@ -76,9 +76,9 @@ def settings(precision: str, width: float) -> Config:
 
 @functools.cache
 def network(precision: str, width: float) -> tuple[Config, GCoNetPlus]:
-    """Return the released settings and the network, with the golden cases' weights if it is whole.
+    """Return the released settings and network; at full width it has the golden cases' weights.
 
-    Its arrays are not to be donated.
+    Do not donate its arrays.
     """
     config = settings(precision, width)
     if width != 1:
@@ -115,7 +115,7 @@ def train_step(pairs: int, images: int, size: int, precision: str, width: float)
 
 
 def memory(compiled: Any = None) -> dict[str, float]:
-    """Return the GiB of the process's peak so far and of one program with all it is given."""
+    """Return the GiB of the process's peak so far, and of one program with its arguments."""
     peak = (jax.local_devices()[0].memory_stats() or {}).get('peak_bytes_in_use')
     found = {} if peak is None else {'peak_gib': peak / 2**30}
     if compiled is not None and (sizes := compiled.memory_analysis()) is not None:
@@ -127,7 +127,7 @@ def memory(compiled: Any = None) -> dict[str, float]:
 
 @functools.cache
 def predictor(precision: str, width: float, size: int) -> Predictor:
-    """Return the predictor of the network; its programs compile at their first use."""
+    """Return a predictor of the network, whose programs compile at first use."""
     return Predictor(network(precision, width)[1], image_size=size)
 
 
@@ -137,7 +137,7 @@ def pictures(images: int, size: int) -> np.ndarray:
 
 
 def predict(images: int, size: int, precision: str, width: float) -> Row:
-    """Time `Predictor.predict` of one group: uint8 on the host to maps on the host."""
+    """Time `Predictor.predict` for one group: uint8 on the host to maps on the host."""
     model, group = predictor(precision, width, size), pictures(images, size)
     start = time.perf_counter()
     model.predict(group)
@@ -165,10 +165,10 @@ def predict_at_once(images: int, size: int, precision: str, width: float) -> Row
 
 
 def similarity(images: int, dtype: str, form: str) -> Row:
-    """Time one form of the similarity of a group, forward and with its gradients.
+    """Time one form of a group's similarity, forward and with gradients.
 
-    `difference` is the largest one to the einsum at the highest precision, relative to the largest
-    affinity.
+    `difference` is the largest difference from the einsum at the highest precision, relative to the
+    largest affinity.
     """
     inputs = [jnp.asarray(x, dtype) for x in affinity.features(images)]
     row: Row = {}

@@ -7,29 +7,29 @@ from benchmarks import accelerator_ours, accelerator_torch, parity
 
 
 class Row(NamedTuple):
-    """One row: the process that measures it, what it calls there, and how long that takes."""
+    """One row: the process that measures it, the function to call there, and the time it needs."""
 
     section: str
     name: str
-    worker: str  # 'ours', 'kernel' (whose failure may take its process down) or 'torch'
+    worker: str  # 'ours', 'kernel' (a failure may crash its process) or 'torch'
     function: Callable[..., dict[str, Any]]
     settings: dict[str, Any]
-    seconds: float  # the least time left with which it is started
+    seconds: float  # minimum time left to start it
 
 
 class Sizes(NamedTuple):
-    """What the rows are measured on."""
+    """The inputs of the rows."""
 
     width: float  # of our network
     size: int  # height and width of images, pixels
-    released: tuple[int, int]  # pairs and images of a group in the released training step
-    paper: tuple[int, int]  # the same in the paper's
-    groups: tuple[int, ...]  # images of the groups of inference
-    compiled: tuple[int, ...]  # those that torch.compile and one program of ours take as well
-    similarity: tuple[int, ...]  # images, the most important first
+    released: tuple[int, int]  # pairs, and images per group, in the released training step
+    paper: tuple[int, int]  # the same in the paper's step
+    groups: tuple[int, ...]  # group sizes for inference
+    compiled: tuple[int, ...]  # group sizes for torch.compile and for our single program
+    similarity: tuple[int, ...]  # group sizes, most important first
     evaluations: tuple[str, ...]  # golden cases, the first in every precision
-    trainings: tuple[str, ...]  # likewise
-    float32: bool  # measure it as well, and the gradients' parity in every precision
+    trainings: tuple[str, ...]  # golden training cases, the first in every precision
+    float32: bool  # also measure float32, and the gradients' parity in every precision
     chip: dict[str, int]
 
 

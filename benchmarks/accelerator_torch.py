@@ -1,6 +1,6 @@
 """Rows of accelerator.py that run the released network in PyTorch; each function measures one.
 
-PyTorch is imported inside of the functions: without it, the other rows still run.
+PyTorch is imported inside the functions, so that the other rows run without it.
 """
 
 # pyright: reportMissingImports=false
@@ -41,7 +41,7 @@ def weights() -> Any:
 
 
 def setting(precision: str, compiled: bool) -> Any:
-    """Return the setting of this process's device."""
+    """Return the setting for this process's device."""
     from benchmarks.torch_setting import Setting
 
     return Setting(device(), precision, compiled)
@@ -76,7 +76,7 @@ def predict(images: int, size: int, precision: str, compiled: bool) -> Row:
 
 
 def similarity(images: int, dtype: str, compiled: bool) -> Row:
-    """Time the similarity of a group, forward and with its gradients."""
+    """Time the similarity of a group, forward and with gradients."""
     from benchmarks.torch_setting import prepare
 
     prepare(setting(dtype, compiled))
@@ -90,7 +90,7 @@ def similarity(images: int, dtype: str, compiled: bool) -> Row:
 
 
 def timed(prepare: Callable[[], Callable[[], Any]], units: int, limits: dict[str, Any]) -> Row:
-    """Time what `prepare` returns, with the seconds of its first call and its peak memory."""
+    """Time the function that `prepare` returns; also report its first call and its peak memory."""
     import torch
 
     on_gpu = torch.cuda.is_available()

@@ -1,16 +1,20 @@
-"""The similarity of a group in its forms: time, forward and with gradients, and memory.
+"""Time and memory of the forms of a group's similarity, forward and with gradients.
 
     PYTHONPATH=. python benchmarks/affinity.py [--images=4,8,16,32] [--large=256] [--torch]
         [--bfloat16] [--passes=7] [--out=FILE.json]
 
-One group of N images of 16 x 16 positions with 512 features. Rows take turns within a pass. The
-floor is the product of queries and keys, 2 (N·256)² 512 operations, at the rate of a large matrix
-product measured on the way; gradients add 8 N² 256·512 operations to it by the positions of the
-maxima, next to nothing. Beside it, the time in which a large copy would read and write as many
-bytes as queries, keys and maxima have, and as the matrix has once written and once read. `peak` is
-the memory of a process of its own that computes the gradients once; of it `before` is taken when
-its inputs are there. On GPUs the kernel is a row, and `--torch` adds PyTorch's (CPU: pip install
-torch==2.13.0).
+The input is one group of N images of 16 x 16 positions with 512 features. Rows take turns within a
+pass.
+
+The floor is the product of queries and keys, 2 (N·256)² 512 operations, at the rate of a large
+matrix product measured in the same run. Gradients only need the positions of the maxima, which adds
+a negligible 8 N² 256·512 operations. For comparison, the table gives the time in which a large copy
+would move the bytes of queries, keys and maxima, and those of the matrix, written once and read
+once.
+
+`peak` is the memory of a separate process that computes the gradients once; `before` is the part in
+use when its inputs are ready. On GPUs the kernel is a row, and `--torch` adds PyTorch's (CPU: pip
+install torch==2.13.0).
 """
 
 # pyright: reportMissingImports=false
@@ -31,11 +35,11 @@ from benchmarks import measure
 from gconet_jax.affinity import group_affinity
 
 POSITIONS, FEATURES = 256, 512
-EINSUM_LIMIT = 64  # images; beyond it only the forms that do not hold the matrix are run
+EINSUM_LIMIT = 64  # images; above this, only the forms that do not store the matrix run
 
 
 def main() -> None:
-    """Prints the tables, then one line of JSON."""
+    """Print the tables, then one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--images', default='4,8,16,32')
     parser.add_argument('--large', type=int, default=256, help='N of the run for its memory; 0: no')
@@ -78,25 +82,25 @@ def main() -> None:
 
 
 def operations(n: int) -> float:
-    """Of the product of queries and keys."""
+    """Return the operations of the product of queries and keys."""
     return 2 * (n * POSITIONS) ** 2 * FEATURES
 
 
 def bytes_moved(n: int, dtype: str) -> tuple[int, int]:
-    """Of queries, keys and maxima; of the matrix, written and read."""
+    """Return the bytes of queries, keys and maxima, and of the matrix, written and read."""
     positions = n * POSITIONS
     inputs = 2 * positions * FEATURES * jnp.dtype(dtype).itemsize
     return inputs + 4 * positions * n, 2 * 4 * positions**2
 
 
 def forms(n: int) -> list[str]:
-    """Those that make sense here."""
+    """Return the forms that are practical here."""
     gpu = jax.default_backend() == 'gpu'
     return ['einsum'] * (n <= EINSUM_LIMIT) + ['blockwise'] + ['pallas'] * gpu
 
 
 def timed(n: int, dtype: str, passes: int, with_torch: bool) -> dict[str, list[dict[str, float]]]:
-    """Of each form: the summaries of the forward pass and of the gradients."""
+    """Return, for each form, the summaries of the forward pass and of the gradients."""
     query, key = features(n)
     x = jnp.asarray(query, dtype), jnp.asarray(key, dtype)
     ways: tuple[dict[str, Callable[[], Any]], ...] = {}, {}
@@ -111,14 +115,14 @@ def timed(n: int, dtype: str, passes: int, with_torch: bool) -> dict[str, list[d
 
 
 def features(n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Queries and keys (1, n, POSITIONS, FEATURES)."""
+    """Return queries and keys (1, n, POSITIONS, FEATURES)."""
     rng = np.random.default_rng(0)
     shape = (1, n, POSITIONS, FEATURES)
     return rng.standard_normal(shape, np.float32), rng.standard_normal(shape, np.float32)
 
 
 def functions(form: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """The similarity, and the gradients of the sum of its squares."""
+    """Return the similarity, and the gradients of the sum of its squares."""
 
     def affinity(query: jax.Array, key: jax.Array) -> jax.Array:
         return group_affinity(query, key, jnp.ones(query.shape[:2], bool), form)
@@ -137,7 +141,7 @@ def torch_functions(
     device: str = 'cpu',
     compiled: bool = False,
 ) -> tuple[Callable[[], Any], Callable[[], Any]]:
-    """The same in PyTorch; on a GPU the caller synchronises."""
+    """Return the same functions in PyTorch; on a GPU the caller synchronises."""
     import torch
 
     torch.set_num_threads(2)
@@ -159,13 +163,13 @@ def torch_functions(
 
 
 def in_a_process(form: str, n: int, dtype: str) -> dict[str, float]:
-    """Seconds and memory of the gradients for n images."""
+    """Return seconds and memory of the gradients for n images."""
     with multiprocessing.get_context('spawn').Pool(1) as pool:
         return pool.apply(_gradients_once, (form, n, dtype))
 
 
 def _gradients_once(form: str, n: int, dtype: str) -> dict[str, float]:
-    # Made in place: the memory of a second copy would hide that of the computation.
+    # Create the inputs in place: the memory of a second copy would hide that of the computation.
     keys = jax.random.split(jax.random.key(0))
     shape = (1, n, POSITIONS, FEATURES)
     query, key = (jax.block_until_ready(jax.random.normal(k, shape, dtype)) for k in keys)
@@ -179,7 +183,7 @@ def _gradients_once(form: str, n: int, dtype: str) -> dict[str, float]:
 
 
 def _peak_mb() -> float:
-    # Not getrusage's, in which a process starts with the peak of the one that spawned it.
+    # getrusage would not do: a process starts with the peak of the one that spawned it.
     status = Path('/proc/self/status').read_text()
     return int(status.split('VmHWM:')[1].split()[0]) * 1024 / 1e6
 

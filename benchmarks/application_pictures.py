@@ -1,9 +1,9 @@
-"""A picture of what `predict.py` makes of photos, for the docs.
+"""Draw a picture of the outputs of `predict.py`, for the docs.
 
     python benchmarks/application_pictures.py PHOTOS MADE OUT
 
-PHOTOS is the folder of a group, MADE the folder that `predict.py PHOTOS MADE
---save=overlays,cutouts,cosegments,thumbnails` made. Rows are these, columns photos.
+PHOTOS is the folder of a group. MADE is the output directory of `predict.py PHOTOS MADE
+--save=overlays,cutouts,cosegments,thumbnails`. Rows are these outputs, columns are photos.
 """
 
 import argparse
@@ -14,11 +14,11 @@ from PIL import Image, ImageDraw
 KINDS = ('overlays', 'cutouts', 'cosegments', 'thumbnails')
 COLUMNS = 6
 TILE = 150  # pixels
-SQUARE = 8  # pixels, of the chequers behind what is transparent
+SQUARE = 8  # pixels, of the chequers behind transparent areas
 
 
 def chequers() -> Image.Image:
-    """A tile of light squares."""
+    """Return a tile of light squares."""
     picture = Image.new('RGB', (TILE, TILE), 'white')
     pen = ImageDraw.Draw(picture)
     for y in range(0, TILE, SQUARE):
@@ -28,7 +28,7 @@ def chequers() -> Image.Image:
 
 
 def main() -> None:
-    """Writes the picture."""
+    """Write the picture."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('photos', type=Path)
     parser.add_argument('made', type=Path)

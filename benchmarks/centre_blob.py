@@ -1,9 +1,9 @@
-"""The score to beat without looking: the same centred blob as the map of every image.
+"""A baseline that ignores the image: the same centred blob as the map of every image.
 
     python benchmarks/centre_blob.py ROOT SET OUT [--include='SET/cat,SET/dog']
     python evaluate.py --maps=OUT --root=ROOT --sets=SET [--include=...]
 
-The blob is a Gaussian whose deviation is a quarter of each side of the image.
+The blob is a Gaussian whose standard deviation is a quarter of each side of the image.
 """
 
 import argparse
@@ -15,11 +15,11 @@ from PIL import Image
 from gconet_jax.input_pipeline.files import size_of
 from gconet_jax.input_pipeline.groups import load_groups, select
 
-DEVIATION = 0.25  # of a side
+DEVIATION = 0.25  # fraction of a side
 
 
 def blob(width: int, height: int) -> np.ndarray:
-    """(height, width) uint8, 255 in the middle."""
+    """Return the blob, (height, width) uint8, 255 in the middle."""
     x = (np.arange(width) + 0.5) / width - 0.5
     y = (np.arange(height) + 0.5) / height - 0.5
     distance = (x[None, :] / DEVIATION) ** 2 + (y[:, None] / DEVIATION) ** 2
@@ -27,7 +27,7 @@ def blob(width: int, height: int) -> np.ndarray:
 
 
 def main() -> None:
-    """Writes OUT/<set>/<group>/<name>.png."""
+    """Write OUT/<set>/<group>/<name>.png."""
     parser = argparse.ArgumentParser(description='Writes centred blobs as maps.')
     parser.add_argument('root', type=Path)
     parser.add_argument('set')

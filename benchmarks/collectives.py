@@ -1,22 +1,22 @@
-"""What the training step of configs/duts_coco.py moves between devices, by mesh shape.
+"""Count what the training step of configs/duts_coco.py moves between devices, by mesh shape.
 
     python benchmarks/collectives.py [--target=h100] [--meshes=1x1,2x1,...] [--out=FILE.json]
 
-Compiles the step, with shapes alone for its inputs, and reads the collectives out of the program;
-nothing is run. The target is `cpu` or `h100`: no GPU is needed for that, but jax[cuda12], of which
-two packages without what they depend on will do (jax-cuda12-plugin, jax-cuda12-pjrt).
+This compiles the step from shapes alone and reads the collectives out of the program; nothing runs.
+The target is `cpu` or `h100`. The latter needs no GPU, only jax[cuda12]; its packages
+jax-cuda12-plugin and jax-cuda12-pjrt without their dependencies are enough.
 
-Bytes, counts and memory are those of one device in one step. `wire` is what a device sends when
-those that take part form a ring:
+Bytes, counts and memory are per device and step. `wire` is what a device sends when the
+participants form a ring:
 
-    all-reduce                                2 (n - 1) / n  of the array
-    all-gather, reduce-scatter, all-to-all      (n - 1) / n  of the whole array
-    collective-permute                                    1
+    all-reduce                              2 (n - 1) / n  of the array
+    all-gather, reduce-scatter, all-to-all    (n - 1) / n  of the whole array
+    collective-permute                                  1
 
-Times are arithmetic: wire / bandwidth, one collective after another, without the start of each.
-Devices are numbered along `image` first and fill one node after another. Within a node the
-bandwidth is --nvlink; between nodes --network for each of a group's devices in a node, since a
-ring for each of them shares the work, and at most --nvlink.
+Times are arithmetic: wire / bandwidth, one collective after another, without launch overhead.
+Devices are numbered along `image` first and fill one node after another. The bandwidth within a
+node is --nvlink. Between nodes it is --network for each of a group's devices in a node, because one
+ring per device shares the work, and at most --nvlink.
 """
 
 import argparse
@@ -40,7 +40,7 @@ from gconet_jax.training.step import abstract_batch, make_train_step
 
 MESHES = '1x1,2x1,1x2,2x2,1x4,2x4,1x8,2x8,2x16,2x32'
 MIB = 2**20
-# An H100 SXM to XLA's compiler, a GpuTargetConfigProto: NVIDIA's figures for compute capability 9.
+# An H100 SXM for XLA's compiler, a GpuTargetConfigProto: NVIDIA's figures for compute capability 9.
 H100 = """
 gpu_device_info {
   cuda_compute_capability { major: 9 }
@@ -78,7 +78,7 @@ class Links:
     node: int  # devices
 
     def bandwidth(self, collective: Collective) -> float:
-        """Of each member of a group."""
+        """Return the bandwidth of each member of a group."""
         nodes = collective.groups // self.node
         if (nodes == nodes[:, :1]).all():
             return self.nvlink
@@ -87,8 +87,8 @@ class Links:
 
 
 def make_devices(target: str, count: int, node: int) -> list[Any]:
-    """Devices to compile for; those of a GPU target do not exist."""
-    jax.config.update('jax_platforms', 'cpu')  # nothing is run, so no GPU is looked for
+    """Return devices to compile for; those of a GPU target do not exist."""
+    jax.config.update('jax_platforms', 'cpu')  # nothing runs, so do not search for a GPU
     if target == 'cpu':
         return jax.devices()[:count]
     nodes = -(-count // node)
@@ -105,7 +105,7 @@ def make_devices(target: str, count: int, node: int) -> list[Any]:
 def compile_step(
     config: Config, shape: tuple[int, int], images: int, size: int, devices: list[Any]
 ) -> jax.stages.Compiled:
-    """The step for a pair of groups of `images` images from each training set."""
+    """Compile the step for a pair of groups of `images` images from each training set."""
     graph, state = train_state.abstract(config)
     pairs = len(config.data.train_sets)
     batch = abstract_batch(pairs, images, size)
@@ -114,7 +114,7 @@ def compile_step(
 
 
 def summary(compiled: jax.stages.Compiled, shape: tuple[int, int], links: Links, top: int) -> dict:
-    """Counts, MiB and ms by kind and axis, memory in MiB, and the `top` largest collectives."""
+    """Return counts, MiB and ms by kind and axis, memory in MiB, and the `top` collectives."""
     mesh = dict(zip(AXES, shape, strict=True))
     found = read_collectives(compiled.as_text(), shape[0] * shape[1])
     rows = collections.defaultdict(lambda: {'count': 0, 'mib': 0.0, 'wire_mib': 0.0, 'ms': 0.0})
@@ -147,7 +147,7 @@ def summary(compiled: jax.stages.Compiled, shape: tuple[int, int], links: Links,
 
 
 def show(name: str, result: dict) -> None:
-    """Prints the rows of a mesh."""
+    """Print the rows of a mesh."""
     for kind, row in result['collectives'].items():
         print(
             f'{name:6}{kind:33}{row["count"]:7}{row["mib"]:11.2f}{row["wire_mib"]:11.2f}'
@@ -165,7 +165,7 @@ def show(name: str, result: dict) -> None:
 
 
 def main() -> None:
-    """Prints the table, and writes it as JSON if asked to."""
+    """Print the table, and optionally write it as JSON."""
     parser = argparse.ArgumentParser(description='Reads collectives from the compiled step.')
     parser.add_argument('--target', default='cpu', choices=('cpu', 'h100'))
     parser.add_argument('--meshes', default=MESHES, help='devices along pairs x along images')

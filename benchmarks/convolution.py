@@ -1,11 +1,12 @@
-"""The network's 3 x 3 convolutions of many channels, by XLA and by Winograd's form, on a CPU.
+"""Time the network's 3 x 3 convolutions with many channels on a CPU: XLA and Winograd.
 
     PYTHONPATH=. python benchmarks/convolution.py [--images=1] [--keep-memory] [--passes=9]
         [--out=FILE.json]
 
-Rows take turns within a pass. `of floor` is the time of the plain convolution's multiplications and
-additions at the rate of a large matrix product, over the time measured: Winograd's form, which has
-4 / 9 of the multiplications, may be above 1. `--keep-memory` is how `train.py` runs.
+Rows take turns within a pass. `of floor` is the floor divided by the measured time, where the floor
+is the plain convolution's multiplications and additions at the rate of a large matrix product.
+Winograd's form needs only 4 / 9 of the multiplications, so it may exceed 1. `--keep-memory` matches
+how `train.py` runs.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from gconet_jax.host_memory import keep_freed_memory
 from gconet_jax.models.convolution import direct
 from gconet_jax.models.winograd import winograd
 
-# Of the backbone: height and width, channels in and out. The first three stay with XLA.
+# Layers of the backbone: height and width, channels in and out. The first three stay with XLA.
 LAYERS = (
     (256, 64, 64),
     (128, 64, 128),
@@ -33,7 +34,7 @@ LAYERS = (
 
 
 def main() -> None:
-    """Prints the table, then one line of JSON."""
+    """Print the table, then one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--images', type=int, default=1)
     parser.add_argument('--keep-memory', action='store_true')
@@ -61,7 +62,7 @@ def main() -> None:
 def timed(
     images: int, size: int, inputs: int, outputs: int, passes: int
 ) -> dict[str, dict[str, float]]:
-    """Summaries of one layer, by form."""
+    """Return the summaries of one layer, by form."""
     rng = np.random.default_rng(0)
     x = jax.device_put(rng.standard_normal((images, size, size, inputs), np.float32))
     kernel = jax.device_put(rng.standard_normal((3, 3, inputs, outputs), np.float32))

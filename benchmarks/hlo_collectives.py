@@ -1,4 +1,4 @@
-"""The collectives of a compiled program, read from the text of its HLO."""
+"""Read the collectives of a compiled program from its HLO text."""
 
 import math
 import re
@@ -21,15 +21,15 @@ TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 class Collective(NamedTuple):
     """One instruction, seen from one device."""
 
-    kind: str  # of KINDS
-    groups: np.ndarray  # (groups, n) devices, as places in the flattened mesh; a permute's pairs
-    times: int  # in a run of the program
-    size: int  # bytes of the whole array each time: gathered, or before it is scattered
-    op_name: str  # what it comes from
+    kind: str  # one of KINDS
+    groups: np.ndarray  # (groups, n) positions in the flattened mesh; pairs for a permute
+    times: int  # executions per run of the program
+    size: int  # bytes of the whole array per execution: after gathering or before scattering
+    op_name: str  # the operation that it comes from
 
     @property
     def wire(self) -> float:
-        """Bytes that a device sends each time when the n of a group form a ring."""
+        """Return the bytes that a device sends per execution when the n of a group form a ring."""
         n = self.groups.shape[1]
         match self.kind:
             case 'all-reduce':
@@ -39,22 +39,22 @@ class Collective(NamedTuple):
         return (n - 1) / n * self.size
 
     def axes(self, mesh: Mapping[str, int]) -> str:
-        """The axes of the mesh (name -> devices along it) that it runs along: 'pair+image'."""
+        """Return the axes of the mesh (name -> devices along it) that it spans: 'pair+image'."""
         places = np.array(np.unravel_index(self.groups, tuple(mesh.values())))
         varies = (places != places[..., :1]).any(axis=(1, 2))
         return '+'.join(name for name, along in zip(mesh, varies, strict=True) if along)
 
 
 def read_collectives(text: str, devices: int) -> list[Collective]:
-    """All collectives of a program for `devices` devices that move anything.
+    """Return all collectives of a program for `devices` devices that move data.
 
     Args:
-      text: of the optimised module, as `jax.stages.Compiled.as_text` gives it.
-      devices: that the program runs on.
+        text: the optimised module, from `jax.stages.Compiled.as_text`.
+        devices: number of devices that the program runs on.
 
     Raises:
-      ValueError: the trip count of a loop around a collective is unknown, or groups of devices are
-        written in a form that is not known here.
+        ValueError: the trip count of a loop around a collective is unknown, or groups of devices
+            have an unknown form.
     """
     computations, entry = _computations(text)
     found = []
@@ -70,7 +70,7 @@ def read_collectives(text: str, devices: int) -> list[Collective]:
 
 
 def _computations(text: str) -> tuple[dict[str, list[re.Match]], str]:
-    """Instructions by computation, and the name of the one that is the program."""
+    """Return the instructions of each computation, and the name of the entry computation."""
     computations, entry, current = {}, '', []
     for line in text.splitlines():
         if header := COMPUTATION.match(line):
@@ -84,9 +84,9 @@ def _computations(text: str) -> tuple[dict[str, list[re.Match]], str]:
 def _walk(
     name: str, computations: Mapping[str, list[re.Match]], times: int | None
 ) -> Iterator[tuple[int | None, str, re.Match]]:
-    """Each collective under `name`, with its kind and how often it runs (None: unknown).
+    """Yield each collective under `name`, with its number of executions (None: unknown) and kind.
 
-    Of a conditional all branches count.
+    All branches of a conditional count.
     """
     for match in computations[name]:
         opcode, attributes = match[2], match[4]
@@ -94,7 +94,7 @@ def _walk(
         if kind in KINDS:
             yield times, kind, match
             continue
-        if opcode in ('async-update', 'async-done'):  # they name what their start has called
+        if opcode in ('async-update', 'async-done'):  # their start named the callee
             continue
         inner = times
         if opcode == 'while':
@@ -108,7 +108,7 @@ def _walk(
 
 
 def _size(kind: str, match: re.Match) -> int:
-    """Bytes of the results."""
+    """Return the bytes of the results."""
     arrays = ARRAY.findall(match[1])
     operands = match[3].count('%')
     if match[2].endswith('-start') and kind != 'all-reduce':
@@ -117,12 +117,12 @@ def _size(kind: str, match: re.Match) -> int:
 
 
 def _bytes(dtype: str, dims: str) -> int:
-    bits = re.search(r'\d+', dtype)  # none: pred, in a byte
+    bits = re.search(r'\d+', dtype)  # no digits: pred, one byte
     return math.prod(int(d) for d in dims.split(',') if d) * (int(bits[0]) if bits else 8) // 8
 
 
 def _groups(kind: str, attributes: str, devices: int) -> np.ndarray:
-    """(groups, n) of places in the mesh."""
+    """Return the groups as (groups, n) positions in the mesh."""
     if kind == 'collective-permute':
         pairs = _lists('source_target_pairs', attributes)
         return np.array([pair for pair in pairs if pair[0] != pair[1]]).reshape(-1, 2)
@@ -146,7 +146,7 @@ def _groups(kind: str, attributes: str, devices: int) -> np.ndarray:
 
 
 def _lists(attribute: str, attributes: str) -> list[tuple[int, ...]]:
-    """{{0,1},{2,3}} -> [(0, 1), (2, 3)]."""
+    """Parse {{0,1},{2,3}} to [(0, 1), (2, 3)]."""
     whole = re.search(attribute + r'=\{((?:\{[\d,]*\},?)+)\}', attributes)
     return [_integers(part) for part in re.findall(r'\{([\d,]+)\}', whole[1])] if whole else []
 

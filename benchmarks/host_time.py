@@ -1,9 +1,9 @@
-"""Host time of a training step outside the device program.
+"""Measure the host time of a training step outside the device program.
 
     PYTHONPATH=. python benchmarks/host_time.py
 
-With the small config's own step and state. JAX dispatches asynchronously, so the host's part is the
-time of a call that returns before the program has run, with the batch already on the device.
+This uses the step and state of the small config. JAX dispatches asynchronously, so the host time is
+the time of a call that returns before the program has run, with the batch already on the device.
 """
 
 import statistics
@@ -25,7 +25,7 @@ RUNS = 20
 
 
 def main() -> None:
-    """Prints the table and one line of JSON."""
+    """Print the table and one line of JSON."""
     config = from_config_dict(get_config())
     graph, state = train_state.create(GCoNetPlus(config.model, rngs=nnx.Rngs(0)), config)
     step = make_train_step(graph, config)

@@ -1,22 +1,23 @@
-"""Maps of a group: our network and the released one in PyTorch, side by side on the CPU.
+"""Time the maps of a group on the CPU: our network next to the released one in PyTorch.
 
     PYTHONPATH=. python benchmarks/inference.py [--images=10] [--passes=7] [--compile]
         [--out=FILE.json]
 
-The same weights (seeded) and images in both; each row takes its turn within a pass, and the table
-has the median ratio of a row to `torch, released` over the passes, for the machine may be noisy:
+Both use the same seeded weights and the same images. Rows take turns within a pass. The table has
+the median over the passes of each row's ratio to `torch, released`, because the machine may be
+noisy:
 
     ours, in chunks    `Predictor.predict`: what `predict.py` runs, memory bounded
     ours, one batch    the folded network as one program
-    torch, released    PyTorch, with the pass over the masked images that inference throws away
+    torch, released    PyTorch, with the pass over the masked images that inference discards
     torch, lean        without that pass
-    ..., compiled      by torch.compile, if asked for
+    ..., compiled      by torch.compile, with --compile
 
-Two threads each: PyTorch's by its setting, XLA's by the cores (taskset -c 0,1 on larger machines).
+Each uses two threads: PyTorch by its setting, XLA by the cores (taskset -c 0,1 on larger machines).
 The floor is the multiplications and additions of plain convolutions at the rate of a large matrix
-product, which is measured on the way; some of ours multiply less. Beside it, what the parts of the
-compiled program for one image read and write, at the rate of a large copy. Needs PyTorch: pip
-install torch==2.13.0.
+product measured in the same run; some of our convolutions multiply less. The table also gives what
+the parts of the compiled program for one image read and write, at the rate of a large copy. This
+needs PyTorch: pip install torch==2.13.0.
 """
 
 # pyright: reportMissingImports=false
@@ -37,11 +38,11 @@ from gconet_jax.weights.folding import fold
 from tests import golden_cases
 
 SIZE = 256
-TOLERANCE = 1e-3  # of P between the two
+TOLERANCE = 1e-3  # largest difference of P between the two
 
 
 def main() -> None:
-    """Checks that both give the same P, then prints the table and one line of JSON."""
+    """Check that both give the same P, then print the table and one line of JSON."""
     parser = argparse.ArgumentParser(description='Maps of a group, ours and PyTorch, timed.')
     parser.add_argument('--images', type=int, default=10)
     parser.add_argument('--passes', type=int, default=7)
@@ -58,7 +59,7 @@ def main() -> None:
         golden_cases.state_dict(meta), np.asarray(normalize(jnp.asarray(images))), arguments.compile
     )
     rows = ours(model, images) | {f'torch, {name}': run for name, run in theirs.items()}
-    probs = {name: run() for name, run in rows.items()}  # compiled, and checked
+    probs = {name: run() for name, run in rows.items()}  # also compiles each row
     for name, prob in probs.items():
         error = float(np.abs(prob - probs['torch, released']).max())
         print(f'{name:24} P differs by {error:.1e} at most')
@@ -71,7 +72,7 @@ def main() -> None:
 
 
 def ours(model: GCoNetPlus, images: np.ndarray) -> dict[str, Callable[[], np.ndarray]]:
-    """Our rows: each gives P (n, H, W)."""
+    """Return our rows; each returns P (n, H, W)."""
     predictor = Predictor(model, image_size=SIZE)
     graph, weights = nnx.split(fold(model))
 
@@ -87,7 +88,7 @@ def ours(model: GCoNetPlus, images: np.ndarray) -> dict[str, Callable[[], np.nda
 
 
 def costs_of(model: GCoNetPlus) -> dict[str, float]:
-    """What a group of one costs, as XLA counts it, and what the machine can do."""
+    """Return XLA's costs for a group of one image, and the rates of the machine."""
     graph, weights = nnx.split(fold(model))
 
     def segment(weights, images):
@@ -106,7 +107,7 @@ def costs_of(model: GCoNetPlus) -> dict[str, float]:
 
 
 def report(times: Mapping[str, list[float]], costs: Mapping[str, float], out: str | None) -> None:
-    """The table, and one line of JSON; `times` are seconds an image."""
+    """Print the table and one line of JSON; `times` are seconds per image."""
     floor = 1000 * costs['gflop'] / costs['gflops']
     print(
         f'{costs["gflop"]:.1f} GFLOP an image, ours {costs["our_gflop"]:.1f}; matrix product '

@@ -1,16 +1,16 @@
-"""Images a second through the input pipeline, beside the way of the released code.
+"""Measure images per second through the input pipeline, next to the released code.
 
     PYTHONPATH=. python benchmarks/input_pipeline.py [--images=128] [--side=400] [--out=FILE.json]
 
-All on images made here, JPEG of about `side` x 3/4 `side` with PNG masks, read at 256 x 256:
+The images are generated: JPEGs of about `side` x 3/4 `side` with PNG masks, read at 256 x 256:
 
     released   PIL for each image: open, flip, rotate, enhance, resize, to float; one core
-    files      ours from the files, decoded and resized; one core (the rest is the device's work)
-    cache      ours from the cache, as whole training batches of two groups of 16, from one process
+    files      ours from the files, decoded and resized; one core (the device does the rest)
+    cache      ours from the cache, as whole training batches of two groups of 16, in one process
     iterator   the same through the training iterator, with Grain's read-ahead
 
-Each is the median of several passes. The rows do not take turns: Grain would read ahead for the
-last beneath the others.
+Each is the median of several passes. Rows do not take turns, because Grain would read ahead for the
+last row while others run.
 """
 
 import argparse
@@ -39,7 +39,7 @@ PASSES = 5
 
 
 def make_set(root: Path, images: int, side: int) -> None:
-    """Smooth colours with noise: JPEGs of about the size of photographs'."""
+    """Generate smooth colours with noise, as JPEGs of about the size of photographs."""
     rng = np.random.default_rng(0)
     height = 3 * side // 4
     for i in range(images):
@@ -57,7 +57,7 @@ def make_set(root: Path, images: int, side: int) -> None:
 
 
 def released_way(image_path: Path, mask_path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """What the released code does to an image and its mask, on the host."""
+    """Process an image and its mask as the released code does on the host."""
     image, mask = Image.open(image_path).convert('RGB'), Image.open(mask_path).convert('L')
     if random.random() > 0.5:
         image, mask = (x.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for x in (image, mask))
@@ -77,7 +77,7 @@ def released_way(image_path: Path, mask_path: Path) -> tuple[np.ndarray, np.ndar
 
 
 def rate(work: Callable[[], int]) -> list[float]:
-    """Images a second of `work`, which says how many it read: median, least, most."""
+    """Return median, minimum and maximum images per second; `work` returns how many it read."""
     rates = []
     for _ in range(PASSES):
         start = time.perf_counter()
@@ -86,7 +86,7 @@ def rate(work: Callable[[], int]) -> list[float]:
 
 
 def main() -> None:
-    """Prints the table and one line of JSON."""
+    """Print the table and one line of JSON."""
     parser = argparse.ArgumentParser(description='Times the input pipeline.')
     parser.add_argument('--images', type=int, default=128)
     parser.add_argument('--side', type=int, default=400, help='width of an image, pixels')
@@ -124,7 +124,7 @@ def main() -> None:
 
 
 def read_released(groups: tuple[Group, ...]) -> int:
-    """Every image of the groups."""
+    """Read every image of the groups."""
     for group in groups:
         for image, mask in zip(group.images, group.masks, strict=True):
             assert isinstance(image, Path)
@@ -134,7 +134,7 @@ def read_released(groups: tuple[Group, ...]) -> int:
 
 
 def read_files(groups: tuple[Group, ...]) -> int:
-    """Every image of the groups."""
+    """Read every image of the groups."""
     decoder = Decoder(groups, SIZE)
     for g, group in enumerate(groups):
         for i in range(len(group.images)):
@@ -143,7 +143,7 @@ def read_files(groups: tuple[Group, ...]) -> int:
 
 
 def read_groups(reader: Callable[[int, int], tuple[np.ndarray, np.ndarray]]) -> int:
-    """Batches of two groups, as training fills them."""
+    """Fill batches of two groups as training does."""
     images = np.zeros((2, N, SIZE, SIZE, 3), np.uint8)
     masks = np.zeros((2, N, SIZE, SIZE), np.uint8)
     count = 0

@@ -1,9 +1,10 @@
-"""Memory and time of one large group: the whole network, random weights, on this machine.
+"""Measure memory and time of one large group: the whole network with random weights.
 
     python benchmarks/large_groups.py [--images=300] [--size=256] [--chunk=1]
 
-Prints the peak of resident memory above the model and the decoded images, and seconds an image. The
-maps of another `--chunk` are compared if `--against=FILE.npy` names the maps that `--out` wrote.
+This prints the peak resident memory above the model and the decoded images, and seconds per image.
+To compare the maps with those of another `--chunk`, pass `--against=FILE.npy`, which an earlier run
+wrote with `--out`.
 """
 
 import argparse
@@ -20,13 +21,13 @@ from gconet_jax.models.gconet_plus import GCoNetPlus
 
 
 def resident_bytes() -> int:
-    """Now."""
+    """Return the current resident memory, in bytes."""
     pages = int(Path('/proc/self/statm').read_text().split()[1])
     return pages * resource.getpagesize()
 
 
 def main() -> None:
-    """Prints one line."""
+    """Print one line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--images', type=int, default=300)
     parser.add_argument('--size', type=int, default=256)

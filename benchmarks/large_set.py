@@ -1,11 +1,11 @@
-"""Start and memory of a run over a set of COCO-SEG's size: 78 groups, 200,000 images.
+"""Measure start and memory of a run over a set of COCO-SEG's size: 78 groups, 200,000 images.
 
     python benchmarks/large_set.py FOLDER [--entries=200000]
 
-The set is a few small images and masks, linked under as many names in FOLDER, which is kept: the
-first call builds the set and its cache (minutes), the next ones only measure. Time does not depend
-on the size of the images, because the cache is memory-mapped. A fresh process is timed from its
-start to its first batch, and its largest resident memory is read after 50 of them.
+The set is a few small images and masks, linked under that many names in FOLDER, which is kept. The
+first call builds the set and its cache (minutes); later calls only measure. The cache is
+memory-mapped, so the size of the images does not affect the time. A new process is timed from its
+start to its first batch, and its peak resident memory is read after 50 batches.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 GROUPS = 78
 SIZE = 32
-LINKS = 50_000  # of a file; file systems allow some more
+LINKS = 50_000  # per file; file systems allow a few more
 CHILD = """
 import sys, time, resource
 start = time.time()
@@ -46,7 +46,7 @@ if __name__ == '__main__':
 
 
 def make_set(root: Path, entries: int) -> None:
-    """Links a few images and masks under `entries` names."""
+    """Link a few images and masks under `entries` names."""
     rng = np.random.default_rng(0)
     root.mkdir(parents=True, exist_ok=True)
     for i in tqdm(range(entries), desc='linking', unit='image'):
@@ -62,7 +62,7 @@ def make_set(root: Path, entries: int) -> None:
 
 
 def main() -> None:
-    """Prints the table and one line of JSON."""
+    """Print the table and one line of JSON."""
     parser = argparse.ArgumentParser(description='Measures a run over a large set.')
     parser.add_argument('folder', type=Path)
     parser.add_argument('--entries', type=int, default=200_000)

@@ -1,4 +1,4 @@
-"""What the benchmarks share: rows timed in turn, and what the machine itself can do."""
+"""Shared code of the benchmarks: interleaved timing, and the rates of the machine itself."""
 
 import json
 import math
@@ -17,9 +17,9 @@ from gconet_jax.whole_file import whole_file
 
 
 def interleaved(rows: Mapping[str, Callable[[], Any]], passes: int) -> dict[str, list[float]]:
-    """Seconds of each of `passes` calls of every row, which take turns; the first is not counted.
+    """Return the seconds of `passes` calls of every row; rows take turns after one warm-up call.
 
-    A row waits for its own result, as `jax.block_until_ready` does.
+    A row must wait for its own result, as `jax.block_until_ready` does.
     """
     times: dict[str, list[float]] = {name: [] for name in rows}
     for count in range(passes + 1):
@@ -32,7 +32,10 @@ def interleaved(rows: Mapping[str, Callable[[], Any]], passes: int) -> dict[str,
 
 
 def summary(times: Mapping[str, list[float]], reference: str) -> dict[str, dict[str, float]]:
-    """Milliseconds: median, least, most; and the median ratio to `reference` within a pass."""
+    """Return median, minimum and maximum milliseconds, and the median ratio to `reference`.
+
+    Ratios are taken within a pass.
+    """
     return {
         name: {
             'ms': 1000 * statistics.median(values),
@@ -51,8 +54,8 @@ def repeated(
 ) -> list[float]:
     """Return the seconds of each of `calls` calls after `warm` untimed ones.
 
-    Stops early, after three calls or more, once they took `seconds` together. `run` waits for its
-    own result.
+    This stops early, after at least three calls, once they took `seconds` in total. `run` must wait
+    for its own result.
     """
     for _ in range(warm):
         run()
@@ -65,7 +68,7 @@ def repeated(
 
 
 def spread(times: list[float], units: int = 1) -> dict[str, float]:
-    """Return the median, least and most milliseconds per unit, and the number of calls."""
+    """Return median, minimum and maximum milliseconds per unit, and the number of calls."""
     scale = 1000 / units
     return {
         'ms': scale * statistics.median(times),
@@ -84,8 +87,9 @@ def matrix_rate(
 ) -> float:
     """Return the operations per second of an n x n matrix product: the median of seven.
 
-    The matrix is random: products of constants draw less power and run faster. On accelerators
-    one program makes several `products`, one after another, so that its start does not count.
+    The matrix is random, because products of constants draw less power and run faster. On
+    accelerators one program computes several `products` in sequence, so that its launch does not
+    count.
     """
     x = jax.random.normal(jax.random.key(0), (n, n), dtype) / n**0.5
     product = jax.jit(
@@ -98,12 +102,12 @@ def matrix_rate(
 
 
 def copy_rate(megabytes: int = 256) -> float:
-    """Return the bytes per second, read and written, of a copy beyond any cache.
+    """Return the bytes per second, read and written, of a copy larger than any cache.
 
-    The median of seven.
+    The result is the median of seven.
     """
     x = jnp.ones(megabytes * 2**18, jnp.float32)
-    copy = jax.jit(lambda a: a + 1)  # a plain copy would be left out
+    copy = jax.jit(lambda a: a + 1)  # a plain copy would be optimised away
     times = interleaved({'': lambda: copy(x).block_until_ready()}, 7)['']
     return 2 * x.nbytes / statistics.median(times)
 
@@ -111,7 +115,8 @@ def copy_rate(megabytes: int = 256) -> float:
 def convolution_flops(jaxpr: Any) -> int:
     """Return the multiplications and additions of the convolutions of a jaxpr.
 
-    Padding counts as pixels, a loop as often as it runs, and of alternatives the largest.
+    Padding counts as pixels, a loop counts once per iteration, and of several branches the largest
+    counts.
     """
     total = 0
     for equation in jaxpr.eqns:
@@ -136,7 +141,7 @@ def _inner_jaxprs(params: Mapping[str, Any]) -> Iterator[Any]:
 
 
 def machine() -> dict[str, Any]:
-    """Where and with what this was measured."""
+    """Return where and with what this was measured."""
     device = jax.devices()[0]
     cores = len(os.sched_getaffinity(0))
     return {
@@ -148,7 +153,7 @@ def machine() -> dict[str, Any]:
 
 
 def finish(result: Mapping[str, Any], out: str | None) -> None:
-    """One line of JSON, to the terminal and, if `out` names a file, into it."""
+    """Print one line of JSON, and write it to `out` if given."""
     line = json.dumps(machine() | result)
     print(line)
     if out:

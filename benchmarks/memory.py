@@ -1,9 +1,9 @@
-"""Memory of the training step by `run.remat` and `model.precision`.
+"""Compare the memory of the training step by `run.remat` and `model.precision`.
 
     python benchmarks/memory.py [--target=h100] [--images=32]
 
-For one pair of 2 x `images` images at 256 x 256, on one device. `kept` is what the forward pass
-keeps for the backward pass, `temporaries` what the compiler plans. Nothing is run; see
+The step has one pair of 2 x `images` images at 256 x 256, on one device. `kept` is what the forward
+pass keeps for the backward pass, `temporaries` what the compiler plans. Nothing runs; see
 collectives.py for the targets. XLA's compiler for CPUs undoes rematerialisation.
 """
 
@@ -22,7 +22,7 @@ SIZE = 256
 
 
 def main() -> None:
-    """Prints the table."""
+    """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--target', choices=('cpu', 'h100'), default='cpu')
     parser.add_argument('--images', type=int, default=32)

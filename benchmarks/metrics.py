@@ -1,22 +1,22 @@
-"""Scoring of maps: ours beside PySODMetrics and beside the direct loop over 255 thresholds.
+"""Time the scoring of maps: ours, PySODMetrics, and a direct loop over 255 thresholds.
 
     python benchmarks/metrics.py [--pairs=20] [--passes=5] [--out=FILE.json]
 
-All on the same pairs of 300 x 400 maps made here, in memory, on one core, and ours on two as well:
+All rows score the same generated pairs of 300 x 400 maps, in memory, on one core; ours also on two:
 
-    direct       every threshold of eval-co-sod for itself, in PyTorch: MAE, F, E, S, PR, ROC. Left
-                 out if torch is not installed (pip install torch==2.13.0).
+    direct       eval-co-sod threshold by threshold, in PyTorch: MAE, F, E, S, PR, ROC. Skipped
+                 if torch is not installed (pip install torch==2.13.0).
     library      PySODMetrics: MAE, S, F, E, weighted F
     ours         `evaluation.metrics.score_image`: all of these, adaptive scores, IoU and Dice
     weighted F   the part of it that the direct loop does not have
     files        ours from PNG files by `score_maps`, in one process and in two
 
-The rows take turns within a pass; each is the median of the passes.
+Rows take turns within a pass; each is the median of the passes.
 """
 
 import os
 
-os.environ.setdefault('OMP_NUM_THREADS', '1')  # one core each, before anything is imported
+os.environ.setdefault('OMP_NUM_THREADS', '1')  # one core each; must be set before the imports
 
 import argparse
 import json
@@ -44,7 +44,7 @@ Pair = tuple[np.ndarray, np.ndarray]
 
 
 def make_pair(seed: int) -> Pair:
-    """An ellipse with grey edges and a soft, noisy map of it."""
+    """Return a soft, noisy map and its truth, an ellipse with grey edges."""
     rng = np.random.default_rng(seed)
     yy, xx = np.mgrid[:HEIGHT, :WIDTH]
     cy, cx = rng.uniform(0.3, 0.7, 2) * [HEIGHT, WIDTH]
@@ -56,7 +56,7 @@ def make_pair(seed: int) -> Pair:
 
 
 def direct(prediction: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-    """eval-co-sod's measures with each threshold for itself, in float32."""
+    """Compute eval-co-sod's measures threshold by threshold, in float32."""
     import torch
 
     p, g = (torch.from_numpy(x).float() / 255 for x in (prediction, truth))
@@ -104,7 +104,7 @@ def _direct_smeasure(p, t):
 
 
 def by_library(prediction: np.ndarray, truth: np.ndarray) -> None:
-    """The measures that PySODMetrics has in common with ours."""
+    """Compute the measures that PySODMetrics shares with ours."""
     names = ('MAE', 'Smeasure', 'Emeasure', 'Fmeasure', 'WeightedFmeasure')
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
@@ -113,7 +113,7 @@ def by_library(prediction: np.ndarray, truth: np.ndarray) -> None:
 
 
 def write_files(root: Path, pairs: list[Pair]) -> None:
-    """FILES maps and truths as PNG, the pairs over and over, in the layout of a set."""
+    """Write FILES maps and truths as PNG, repeating the pairs, in the layout of a set."""
     folders = (root / 'maps' / 'made', root / 'gts' / 'S' / 'made', root / 'images' / 'S' / 'made')
     for folder in folders:
         folder.mkdir(parents=True)
@@ -124,21 +124,21 @@ def write_files(root: Path, pairs: list[Pair]) -> None:
 
 
 def seconds(function: Callable[[], object]) -> float:
-    """Of one call."""
+    """Return the seconds of one call."""
     start = time.perf_counter()
     function()
     return time.perf_counter() - start
 
 
 def show(result: dict[str, tuple[float, float, float]]) -> None:
-    """Prints the rows."""
+    """Print the rows."""
     for name, (median, least, most) in result.items():
         ratio = median / result['ours'][0]
         print(f'{name:20} {median:8.2f} [{least:.2f}, {most:.2f}]   ours = 1: {ratio:.1f}')
 
 
 def main() -> None:
-    """Prints the table and one line of JSON."""
+    """Print the table and one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--pairs', type=int, default=20)
     parser.add_argument('--passes', type=int, default=5)
@@ -155,7 +155,7 @@ def main() -> None:
         import torch
 
         torch.set_num_threads(1)
-        few = pairs[:2]  # a second each
+        few = pairs[:2]  # one second per pair
         ways['direct'] = lambda: [direct(*pair) for pair in few]
     except ImportError:
         print('torch is not installed: no direct loop')

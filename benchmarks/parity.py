@@ -1,6 +1,6 @@
-"""How far our network is from the released code's stored outputs, by precision.
+"""Errors of our network against the stored outputs of the released code, by precision.
 
-The cases are those of `tests/golden`; `tests/test_parity.py` holds float32 to bounds.
+It runs the cases of `tests/golden`; `tests/test_parity.py` checks float32 against bounds.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from gconet_jax.training.step import gradients
 from gconet_jax.weights import torch_gconet
 from tests import golden_cases
 
-PRECISIONS = ('highest', 'default', 'bfloat16')  # the default of float32 on GPUs is TF32
+PRECISIONS = ('highest', 'default', 'bfloat16')  # the float32 default on GPUs is TF32
 LOSSES = {
     'total': 'loss',
     'bce': 'bce',
@@ -34,8 +34,8 @@ LOSSES = {
     'cls_mask': 'racm',
     'contrast': 'gcm',
 }
-# Programs that run once do without the search for the fastest kernels, which takes most of the time
-# of compiling.
+# Programs that run once do not need the search for the fastest kernels, which takes most of the
+# compile time.
 ONCE = {'xla_gpu_autotune_level': 0}
 
 
@@ -70,7 +70,7 @@ def evaluation(case: str, precision: str) -> dict[str, Any]:
 
 
 def training(case: str, precision: str) -> dict[str, Any]:
-    """Return the relative errors of the losses and of the gradients' norms of a train case."""
+    """Return the relative errors of the losses and the gradient norms of a train case."""
     meta, golden = golden_cases.load(_path(case))
     config = _config(meta, precision)
     graph, state = train_state.create(golden_cases.released_model(meta, config.model), config)
@@ -89,7 +89,7 @@ def training(case: str, precision: str) -> dict[str, Any]:
     names = json.loads(str(golden['grad_names']))
     norms = np.array([np.linalg.norm(np.asarray(named[name][...]).ravel()) for name in names])
     norm = golden['grad_norms']
-    large = norm > 1e-4 * norm.max()  # the others are rounding alone
+    large = norm > 1e-4 * norm.max()  # the others are only rounding
     errors = (np.abs(norms - norm) / np.maximum(norm, 1e-30))[large]
     return {
         'compile_s': seconds,

@@ -1,10 +1,10 @@
-"""The decoder's bilinear resizes, as products with two small matrices and as gathers.
+"""Time the decoder's bilinear resizes, as products with two small matrices and as gathers.
 
     PYTHONPATH=. python benchmarks/resize.py [--images=8] [--passes=9] [--out=FILE.json]
 
-Each resize of a forward pass over images of 256 x 256; the forms take turns.
-`of copy` is the time that reading the input and writing the output once would take at the rate of a
-large copy, over the time measured.
+The rows are the resizes of a forward pass over images of 256 x 256; the forms take turns. `of copy`
+is the time of reading the input and writing the output once, at the rate of a large copy, divided
+by the measured time.
 """
 
 import argparse
@@ -17,11 +17,11 @@ from benchmarks import measure
 from gconet_jax.interpolation import interpolation_matrix
 from gconet_jax.models.resize import gathered, multiplied
 
-SIZES = {16: 256, 32: 128, 64: 64, 128: 32}  # height and width, doubled -> channels
+SIZES = {16: 256, 32: 128, 64: 64, 128: 32}  # height and width, to be doubled -> channels
 
 
 def main() -> None:
-    """Prints the table, then one line of JSON."""
+    """Print the table, then one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--images', type=int, default=8)
     parser.add_argument('--passes', type=int, default=9)
@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def doubled(form: Callable[..., jax.Array], x: jax.Array) -> Callable[[], Any]:
-    """A run of the form that doubles x along both axes."""
+    """Return a function that doubles x along both axes with `form`."""
     matrix = interpolation_matrix(x.shape[1], 2 * x.shape[1])
     run = jax.jit(lambda x: form(form(x, 1, matrix), 2, matrix))
     return lambda: jax.block_until_ready(run(x))

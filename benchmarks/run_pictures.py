@@ -1,8 +1,8 @@
-"""Pictures of a run that may be shown without its images: loss curves, and a sheet of maps.
+"""Draw pictures of a run that show none of its images: loss curves, and a sheet of maps.
 
     python benchmarks/run_pictures.py WORKDIR/metrics.jsonl WORKDIR/maps/STEP/SET OUT
 
-Writes OUT_curves.png and OUT_maps.png (a row a group).
+Writes OUT_curves.png and OUT_maps.png (one row per group).
 """
 
 import argparse
@@ -21,9 +21,9 @@ TILE = 96  # pixels
 
 
 def curves(metrics: Path, out: Path) -> None:
-    """One panel a term, raw and as a running mean."""
+    """Draw one panel per loss term, raw and as a running mean."""
     rows = [json.loads(line) for line in metrics.read_text().splitlines()]
-    rows = [row for row in rows if 'loss' in row]  # the others are of scores
+    rows = [row for row in rows if 'loss' in row]  # the others hold scores
     steps = np.array([row['step'] for row in rows])
     terms = [term for term in TERMS if term in rows[0]]
     figure, axes = plt.subplots(1, len(terms), figsize=(3 * len(terms), 2.4), layout='constrained')
@@ -37,7 +37,7 @@ def curves(metrics: Path, out: Path) -> None:
 
 
 def sheet(folder: Path, out: Path) -> None:
-    """The first maps of each group."""
+    """Draw the first maps of each group."""
     groups = sorted(path for path in folder.iterdir() if path.is_dir())
     picture = Image.new('L', (COLUMNS * TILE, len(groups) * TILE))
     for row, group in enumerate(groups):
@@ -48,7 +48,7 @@ def sheet(folder: Path, out: Path) -> None:
 
 
 def main() -> None:
-    """Writes both pictures."""
+    """Write both pictures."""
     parser = argparse.ArgumentParser(description='Loss curves and maps of a run.')
     parser.add_argument('metrics', type=Path)
     parser.add_argument('maps', type=Path)

@@ -1,9 +1,9 @@
-"""Whether the group helps: maps of groups, and of the same images as groups of one.
+"""Test whether the group helps: predict whole groups, and the same images as groups of one.
 
     python benchmarks/together_or_alone.py ROOT SET OUT [--model=MODEL] [--include='SET/cat']
     python evaluate.py --maps=OUT/together,OUT/alone --root=ROOT --sets=SET [--include=...]
 
-The second command gives the scores of both, and paired bootstrap intervals of their differences.
+The second command scores both and gives paired bootstrap intervals of their differences.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from gconet_jax.input_pipeline.photos import read_photo
 
 
 def main() -> None:
-    """Writes OUT/together and OUT/alone, <set>/<group>/<name>.png in each."""
+    """Write <set>/<group>/<name>.png to OUT/together and OUT/alone."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('root', type=Path)
     parser.add_argument('set')

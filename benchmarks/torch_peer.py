@@ -1,15 +1,16 @@
-"""The released network in PyTorch, for inference alone: what ours is timed beside.
+"""The released network in PyTorch, inference only, for timing comparisons with ours.
 
     PYTHONPATH=. python benchmarks/torch_peer.py [--golden=tests/golden] [--compile] [--passes=5]
 
-Plain float32 NCHW on the CPU, batch norm not folded. First it must give the stored outputs of the
-released code to 1e-4; then it is timed on a group of 10 images of 256 x 256, on two threads:
+It runs in plain float32 NCHW on the CPU, with batch norm not folded. First it must reproduce the
+stored outputs of the released code to 1e-4. Then it is timed on a group of 10 images of 256 x 256,
+on two threads:
 
-    released       with the backbone pass over the masked images, whose result inference throws away
-    lean           without that pass
-    ..., compiled  by torch.compile, if asked for
+    released         with the backbone pass over the masked images, which inference discards
+    lean             without that pass
+    ..., compiled    by torch.compile, with --compile
 
-The rows take turns within a pass. Needs PyTorch: pip install torch==2.13.0.
+Rows take turns within a pass. This needs PyTorch: pip install torch==2.13.0.
 """
 
 # pyright: reportMissingImports=false
@@ -32,7 +33,7 @@ from gconet_jax.weights.torch_names import VGG16_BN_INDICES
 from tests import golden_cases
 
 WIDTHS = (64, 128, 256, 512, 512)  # channels of x1 to x5
-HIDDEN, CLASSES = 64, 291  # channels inside of the decoder's blocks; of the classifier
+HIDDEN, CLASSES = 64, 291  # channels inside the decoder's blocks; outputs of the classifier
 K, K_FALLBACK = 300.0, 50.0
 TOLERANCE = 1e-4
 THREADS, IMAGES, SIZE = 2, 10, 256
@@ -42,16 +43,16 @@ class Output(NamedTuple):
     pred: Tensor  # (N, 1, H, W): M
     prob: Tensor  # (N, 1, H, W): P
     thresh: Tensor  # (N, 1, H, W): T
-    classes: Tensor | None  # (N, 291), of the masked images, which no map depends on
+    classes: Tensor | None  # (N, 291), of the masked images; no map depends on it
 
 
 def resize(x: Tensor, like: Tensor) -> Tensor:
-    """Bilinear with aligned corners, to the height and width of `like`."""
+    """Resize bilinearly with aligned corners, to the height and width of `like`."""
     return functional.interpolate(x, like.shape[2:], mode='bilinear', align_corners=True)
 
 
 def backbone() -> nn.ModuleDict:
-    """VGG-16 with batch norm as five stages, whose layers keep torchvision's numbers."""
+    """Return VGG-16 with batch norm as five stages; layers keep torchvision's numbers."""
     stages, inputs = nn.ModuleDict(), 3
     for number, (outputs, indices) in enumerate(zip(WIDTHS, VGG16_BN_INDICES, strict=True), 1):
         parts: dict[str, nn.Module] = {str(indices[0] - 1): nn.MaxPool2d(2)} if number > 1 else {}
@@ -65,7 +66,7 @@ def backbone() -> nn.ModuleDict:
 
 
 class ResBlk(nn.Module):
-    """Two 3x3 convolutions with batch norm, a ReLU between them."""
+    """Two 3x3 convolutions with batch norm and a ReLU between them."""
 
     def __init__(self, inputs: int, outputs: int):
         super().__init__()
@@ -88,7 +89,7 @@ class Attention(nn.Module):
         self.conv6 = nn.Conv2d(channels, channels, 1)
 
     def forward(self, x5: Tensor) -> Tensor:
-        """x5 (N, C, h, w) -> the same shape."""
+        """Return attended features of the shape of x5 (N, C, h, w)."""
         n, channels, h, w = x5.shape
         query = self.query_transform(x5).flatten(2).transpose(1, 2).reshape(-1, channels)
         key = self.key_transform(x5).flatten(2).transpose(1, 2).reshape(-1, channels)
@@ -98,7 +99,7 @@ class Attention(nn.Module):
 
 
 def branch(channels: int) -> nn.Sequential:
-    """One of the CEM's two."""
+    """Return one of the CEM's two branches."""
     layers = nn.Sequential()
     for _ in range(2):
         layers.append(nn.Conv2d(channels, channels, 3, padding=1))
@@ -107,7 +108,7 @@ def branch(channels: int) -> nn.Sequential:
 
 
 class Peer(nn.Module):
-    """The network; its state_dict has the released names, but those that nothing uses."""
+    """The network; its state_dict has the released names, except those that nothing uses."""
 
     def __init__(self, *, masked_pass: bool):
         super().__init__()
@@ -125,17 +126,17 @@ class Peer(nn.Module):
         self.classifier = nn.Linear(512, CLASSES)
         hidden, predict = nn.Conv2d(512, 128, 3, padding=1), nn.Conv2d(128, 1, 1)
         parts = {'enlayer': nn.Sequential(hidden), 'predlayer': nn.Sequential(predict)}
-        self.pred_layer = nn.ModuleDict(parts)  # the GCM, which only training runs
+        self.pred_layer = nn.ModuleDict(parts)  # the GCM, which runs only in training
 
     def encode(self, x: Tensor) -> list[Tensor]:
-        """x1 to x5."""
+        """Return x1 to x5."""
         features = [x]
         for stage in self.bb.values():
             features.append(stage(features[-1]))
         return features[1:]
 
     def decode(self, x: Tensor, features: list[Tensor], images: Tensor) -> Tensor:
-        """x5 under the consensus -> p1, at the size of the images."""
+        """Decode x5, weighted by the consensus, to p1 at the size of the images."""
         x1, x2, x3, x4, _ = features
         x = resize(self.enlayer5(self.top_layer(x)), x4) + self.latlayer5(x4)
         x = resize(self.enlayer4(x), x3) + self.latlayer4(x3)
@@ -144,14 +145,14 @@ class Peer(nn.Module):
         return resize(self.enlayer1(x), images)
 
     def forward(self, images: Tensor) -> Output:
-        """One group (N, 3, H, W), normalised."""
+        """Segment one group (N, 3, H, W), normalised."""
         features = self.encode(images)
         x5 = features[-1]
         consensus = self.co_x5['all_attention'](x5).mean(dim=(0, 2, 3), keepdim=True)
         p1 = self.decode(x5 * consensus, features, images)
         prob, thresh = (self.db_output_decoder[name](p1) for name in ('binarize', 'thresh'))
         difference = prob - thresh
-        # A `where`, not an `if`, so that the network compiles as one graph.
+        # `where` instead of `if`, so that the network compiles as one graph.
         k = torch.where(torch.exp(-K * difference).isinf().any(), K_FALLBACK, K)
         classes = None
         if self.masked_pass:
@@ -161,12 +162,12 @@ class Peer(nn.Module):
 
 
 def build(weights: Mapping[str, np.ndarray], *, masked_pass: bool = True) -> Peer:
-    """The network in eval mode, with a released `state_dict` of numpy arrays.
+    """Return the network in eval mode, with a released `state_dict` of numpy arrays.
 
-    `masked_pass=False` leaves out the second backbone pass, on which no map depends.
+    `masked_pass=False` skips the second backbone pass, on which no map depends.
 
     Raises:
-        RuntimeError: names are missing, unexpected or of another shape.
+        RuntimeError: names are missing or unexpected, or shapes differ.
     """
     module = Peer(masked_pass=masked_pass)
     used = {n: torch.from_numpy(a) for n, a in weights.items() if not n.startswith(NEVER_USED)}
@@ -175,14 +176,14 @@ def build(weights: Mapping[str, np.ndarray], *, masked_pass: bool = True) -> Pee
 
 
 def as_nchw(images: np.ndarray) -> Tensor:
-    """(N, H, W, 3) -> (N, 3, H, W), contiguous."""
+    """Transpose (N, H, W, 3) to contiguous (N, 3, H, W)."""
     return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
 
 
 def runners(
     weights: Mapping[str, np.ndarray], images: np.ndarray, compiled: bool
 ) -> dict[str, Callable[[], np.ndarray]]:
-    """The rows `released` and `lean`, and compiled ones: each gives P (N, H, W) of one group.
+    """Return the rows `released`, `lean` and compiled ones; each returns P (N, H, W) of a group.
 
     `images` are normalised, float32 (N, H, W, 3).
     """
@@ -200,7 +201,7 @@ def runners(
 
 @torch.inference_mode()
 def golden_errors(path: Path) -> dict[str, float]:
-    """The largest differences from the released code's outputs in a golden eval case."""
+    """Return the largest differences from the released code's outputs in a golden eval case."""
     meta, golden = golden_cases.load(path)
     output = build(golden_cases.state_dict(meta))(as_nchw(golden_cases.images(meta, meta['n'])))
     prob, thresh = (x[..., ::4, ::4] for x in (output.prob, output.thresh))
@@ -209,7 +210,11 @@ def golden_errors(path: Path) -> dict[str, float]:
 
 
 def check(folder: Path) -> dict[str, dict[str, float]]:
-    """`golden_errors` of every eval case of `folder`; stops if there is none, or one is beyond."""
+    """Return `golden_errors` of every eval case in `folder`.
+
+    Raises:
+        SystemExit: there is no case, or an error is too large.
+    """
     errors = {path.stem: golden_errors(path) for path in sorted(folder.glob('eval_*.npz'))}
     if not errors:
         raise SystemExit(f'{folder} holds no eval_*.npz')
@@ -221,7 +226,7 @@ def check(folder: Path) -> dict[str, dict[str, float]]:
 
 
 def main() -> None:
-    """Checks, then prints the table and one line of JSON."""
+    """Check the outputs, then print the table and one line of JSON."""
     parser = argparse.ArgumentParser(description='The released network in PyTorch, timed.')
     parser.add_argument('--golden', type=Path, default=golden_cases.GOLDEN)
     parser.add_argument('--compile', action='store_true')

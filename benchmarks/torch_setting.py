@@ -1,4 +1,4 @@
-"""Where and how the network of torch_peer.py computes, and its inference at full speed."""
+"""Device, precision and compilation of the network of torch_peer.py, and its fastest inference."""
 
 # pyright: reportMissingImports=false
 
@@ -21,7 +21,7 @@ class Setting(NamedTuple):
 
 
 def prepare(setting: Setting) -> None:
-    """Set PyTorch up to run as fast as it can: TF32 for float32, cuDNN's fastest algorithms."""
+    """Configure PyTorch for speed: TF32 for float32, cuDNN's fastest algorithms."""
     if setting.device == 'cuda':
         torch.backends.cudnn.benchmark = True
         torch.backends.cudnn.allow_tf32 = True
@@ -33,7 +33,7 @@ def segmenter(
 ) -> Callable[[np.ndarray], np.ndarray]:
     """Return a function from uint8 images (N, H, W, 3) of one group to P (N, H, W), both numpy.
 
-    Weights and features are of the setting's precision and in the layout `channels_last`.
+    Weights and features have the setting's precision and the layout `channels_last`.
     """
     prepare(setting)
     kind = getattr(torch, setting.precision)

@@ -1,6 +1,6 @@
-"""One training step of the released code in PyTorch: what ours is timed beside.
+"""One training step of the released code in PyTorch, for timing comparisons with ours.
 
-The network is torch_peer.py's; settings and losses are those of `gconet_jax.config.released`.
+It uses the network of torch_peer.py, and the settings and losses of `gconet_jax.config.released`.
 """
 
 # pyright: reportMissingImports=false
@@ -32,7 +32,7 @@ Step = Callable[[], tuple[float, float]]
 
 
 class RemoteStep:
-    """`make_step` in a process of its own, whose memory is its own; ends with this process."""
+    """`make_step` in a separate process with separate memory; it ends with this process."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class RemoteStep:
         other.close()
 
     def __call__(self) -> tuple[float, float]:
-        """Loss and gradient norm of one more step."""
+        """Run one more step and return its loss and gradient norm."""
         self._connection.send(None)
         return self._connection.recv()
 
@@ -73,11 +73,11 @@ def make_step(
     setting: Setting,
     pairs: int = 1,
 ) -> Step:
-    """Return a function that takes one step and gives its loss and gradient norm.
+    """Return a function that runs one step and returns its loss and gradient norm.
 
-    The backbone is frozen and normalises by the batch, as released. The step adds up the gradients
-    of `pairs` pairs, one after another, each of which is the one pair of `batch`. In bfloat16 the
-    network runs under autocast, the losses in float32.
+    The backbone is frozen and normalises by the batch, as released. The step accumulates the
+    gradients of `pairs` pairs in sequence, each a copy of the pair in `batch`. In bfloat16 the
+    network runs under autocast and the losses in float32.
     """
     prepare(setting)
     device, layout = setting.device, torch.channels_last
@@ -119,11 +119,11 @@ def make_step(
 
 
 class Outputs(NamedTuple):
-    """What the losses need of a pair of groups of n images, the first half and the second half."""
+    """The inputs of the losses for a pair of groups of n images, one in each half of the batch."""
 
     prob: Tensor  # (2n, 1, H, W)
     thresh: Tensor  # (2n, 1, H, W)
-    contrast: Tensor  # (4n, 1, H, W): under the own consensus, then under the other's
+    contrast: Tensor  # (4n, 1, H, W): under the group's own consensus, then under the other's
     pooled: Tensor  # (2n, 512)
     classes: Tensor  # (2n, 291)
     masked_classes: Tensor  # (2n, 291)
@@ -149,7 +149,7 @@ def network(module: Peer, images: Tensor) -> Outputs:
 
 
 def pair_loss(outputs: Outputs, masks: Tensor, labels: Tensor, config: Config) -> Tensor:
-    """The released loss of a pair of groups."""
+    """Return the released loss of a pair of groups."""
     difference = outputs.prob - outputs.thresh
     k = torch.where(torch.exp(-K * difference).isinf().any(), K_FALLBACK, K)
     maps = 1 / (1 + torch.exp(-k * difference))
@@ -173,6 +173,6 @@ def pair_loss(outputs: Outputs, masks: Tensor, labels: Tensor, config: Config) -
 
 
 def focal(logits: Tensor, truth: Tensor) -> Tensor:
-    """Focal loss, gamma 2, mean."""
+    """Return the mean focal loss with gamma 2."""
     cross = functional.binary_cross_entropy_with_logits(logits, truth, reduction='none')
     return (cross * (1 - torch.exp(-cross)) ** 2).mean()

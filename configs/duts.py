@@ -13,7 +13,7 @@ from gconet_jax.config_dict import as_config_dict
 
 
 def get_config():
-    """The paper's settings."""
+    """Return the paper's settings."""
     config = Config()
     data = dataclasses.replace(config.data, train_sets=('DUTS_class',))
     return as_config_dict(dataclasses.replace(config, data=data))

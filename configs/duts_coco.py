@@ -14,9 +14,9 @@ from gconet_jax.config_dict import as_config_dict
 
 
 def get_config(variant: str = 'paper'):
-    """`variant`: 'paper' or 'released'."""
+    """Return the config of `variant`: 'paper' or 'released'."""
     config = Config()
-    # 291 groups and 78, each a class of its own.
+    # 291 groups and 78 groups, one class each.
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, num_classes=369))
     if variant == 'released':
         config = released(dataclasses.replace(config, model=Config().model))

@@ -1,17 +1,17 @@
-r"""The model in the package: one run from ImageNet weights, minutes on a GPU.
+r"""The packaged model: one run from ImageNet weights, minutes on a GPU.
 
     python train.py --config=configs/packaged.py --workdir=runs/packaged \
         --config.data.root=ROOT --config.train.backbone_weights=vgg16_imagenet_fp16.npz
 
-It differs from the paper where a small, mixed set of groups asks for it (docs/results.md):
+It differs from the paper where a small, mixed set of groups requires it (docs/results.md):
 
-- The backbone is the plain VGG-16 of the ImageNet file. Its first two stages stay as they are, the
-  others learn at a tenth of the rate.
-- The GAM compares x5 itself: its projections are the identity and stay so.
+- The backbone is the plain VGG-16 of the ImageNet file. Its first two stages are frozen; the others
+  learn at a tenth of the rate.
+- The GAM compares x5 itself: its projections are the identity and are frozen.
 - Every fourth pair takes its consensus from one marked image, so that the decoder learns to follow
   an example. One image in twelve is an intruder, and a third are joined with another image.
-- No second pass (RACM, GST). The weights of the losses have the released code's ratios.
-- Batch norm keeps its running statistics in the last part of the run, as at inference.
+- There is no second pass (RACM, GST). The loss weights have the released code's ratios.
+- Batch norm uses its running statistics in the last part of the run, as at inference.
 """
 
 import dataclasses
@@ -27,7 +27,8 @@ from gconet_jax.config import (
 )
 from gconet_jax.config_dict import as_config_dict
 
-# The classes that the card scores: their PASCAL groups, and the groups of the same class elsewhere.
+# The classes that the model card scores: their PASCAL groups, and groups of the same class
+# elsewhere.
 HELD_OUT = ('*/Plant', '*/Sheep', '*/Sofa', '*/Table', '*/Train')
 SAME_CLASSES = ('*/sheep', '*/potted_plant', '*/couch', '*/dining_table', '*/train', '*/bonsai')
 
@@ -35,7 +36,8 @@ RECIPE = Config(
     model=ModelConfig(backbone='vgg16', precision='bfloat16', racm=False, num_classes=320, k=50.0),
     loss=LossConfig(bce=30.0, iou=25.0, gcm=60.0, gst=0.0, acm=0.75),
     data=DataConfig(
-        # A pair of each a step: many objects in an image; the same, small; one clear object.
+        # Each step draws a pair from each entry: many objects in an image; the same, small; one
+        # clear object.
         train_sets=(
             'VOC12+PASCAL-coseg+MSRC',
             'COCOtiny+COCO128',
@@ -73,7 +75,7 @@ RECIPE = Config(
 
 
 def get_config(steps: str = '6000'):
-    """`steps` of the run; batch norm is frozen after two thirds of them."""
+    """Return the config of a run of `steps` steps; batch norm freezes after two thirds of them."""
     count = int(steps)
     train = dataclasses.replace(
         RECIPE.train,

@@ -3,10 +3,10 @@
     python data/synthetic.py runs/synthetic/data
     python train.py --config=configs/synthetic.py --workdir=runs/synthetic/gconet
 
-`configs/synthetic.py:no_group` is the same without the group modules (GAM, GCM): each image is
-then on its own. What differs from the paper is what makes a network learn from nothing in so few
-steps: no second pass (RACM), a softer binarisation, more weight on the IoU, a rate that falls,
-and, at the end, batch norm as it is at inference.
+`configs/synthetic.py:no_group` is the same without the group modules (GAM, GCM), so that each image
+is segmented alone. The differences from the paper let a network learn from scratch in so few steps:
+no second pass (RACM), a softer binarisation, a larger weight of the IoU, a decaying learning rate
+and, at the end, batch norm with running statistics as at inference.
 """
 
 from gconet_jax.config import (
@@ -21,7 +21,7 @@ from gconet_jax.config_dict import as_config_dict
 
 
 def get_config(variant: str = 'gconet'):
-    """`variant`: 'gconet' or 'no_group'."""
+    """Return the config of `variant`: 'gconet' or 'no_group'."""
     if variant not in ('gconet', 'no_group'):
         raise ValueError(f"variant {variant!r} is neither 'gconet' nor 'no_group'")
     group = variant == 'gconet'

@@ -1,7 +1,9 @@
-"""TFDS builders of the co-saliency sets: DUTS_class, COCO-9k, COCO-SEG, CoCA, CoSOD3k, CoSal2015,
-iCoseg, MSRC and Image Pair. They need no TensorFlow and write ArrayRecord.
+"""TFDS builders of the co-saliency sets.
 
-`python data/prepare.py` drives them; so does TFDS itself:
+The sets are DUTS_class, COCO-9k, COCO-SEG, CoCA, CoSOD3k, CoSal2015, iCoseg, MSRC and Image Pair.
+The builders need no TensorFlow and write ArrayRecord.
+
+`python data/prepare.py` runs them; TFDS itself can too:
 
     import data.cosod, tensorflow_datasets as tfds
     tfds.builder('coca', data_dir='data/sets').download_and_prepare(
@@ -24,16 +26,16 @@ from gconet_jax.input_pipeline.groups import Group, load_groups, skippable_by
 from gconet_jax.input_pipeline.layouts import prepared_name
 
 DRIVE = 'https://drive.google.com/drive/folders/1jRJKv56QSa3gOp4w_64tVmzNMT_te-Kv'
-SHARD = 512  # images of a shard
+SHARD = 512  # images per shard
 RESEARCH = 'The authors state no licence; the images belong to their owners. Research use.'
 
 
 class CoSODBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
-    """A set of groups; its subclasses say which.
+    """Base class of the builders, for a set of groups of images.
 
     Attributes:
         DATASET: name of the set in configs.
-        SPLIT: 'train' or 'test', what the field uses it for.
+        SPLIT: 'train' or 'test', according to its usual purpose.
         GROUPS, IMAGES: published counts; None where the publications disagree.
     """
 
@@ -47,7 +49,7 @@ class CoSODBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     CITATION = ''
 
     def __init__(self, *, skip_bad: bool = False, **arguments: Any) -> None:
-        """skip_bad: leave out images that cannot be used; otherwise they are an error."""
+        """Create the builder; with `skip_bad` unusable images are skipped instead of raising."""
         self._skip_bad = skip_bad
         arguments['file_format'] = 'array_record'
         super().__init__(**arguments)
@@ -89,7 +91,7 @@ class CoSODBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
             groups = verified(groups, journal, skip_bad=self._skip_bad)
         info: Any = self.info
         info.features['group'].names = [group.name for group in groups]
-        # The order of the records, from which a reader knows the groups without opening one.
+        # The order of the records, so that a reader knows the groups without opening records.
         info.metadata['groups'] = [
             [group.name, [image.stem for image in group.images]] for group in groups
         ]
@@ -117,7 +119,7 @@ def _examples(
 
 
 def _encoded(file: ImageFile, mode: str) -> bytes:
-    """The file as it is if its format and mode are what readers expect, or else as PNG."""
+    """Return the file unchanged if readers expect its format and mode, or else as PNG."""
     content = file.read_bytes()
     with Image.open(io.BytesIO(content)) as image:
         if image.format in ('JPEG', 'PNG') and image.mode == mode:
@@ -164,7 +166,7 @@ class COCOSEG(CoSODBuilder):
 
 
 class CoCA(CoSODBuilder):
-    """The hardest of the test sets: other objects beside the shared one in every image."""
+    """The hardest of the test sets: every image also shows objects other than the shared one."""
 
     name = 'coca'
     DATASET, SPLIT, GROUPS, IMAGES = 'CoCA', 'test', 80, 1295
@@ -222,7 +224,7 @@ class MSRC(CoSODBuilder):
 
 
 class ImagePair(CoSODBuilder):
-    """Pairs of images, the first set of co-saliency."""
+    """Pairs of images, the first co-saliency set."""
 
     name = 'image_pair'
     DATASET, SPLIT, GROUPS, IMAGES = 'ImagePair', 'test', 105, 210

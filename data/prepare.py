@@ -1,10 +1,10 @@
-"""Prepares a co-saliency set once: found, counted, verified, and written as ArrayRecord.
+"""Prepare a co-saliency set once: find, count and verify its files, and write ArrayRecord.
 
     python data/prepare.py --set=CoCA --source=/downloads/cosod --out=data/sets
 
-The prepared set is `OUT/coca/1.0.0`; `--config.data.root=OUT` then finds it under its name, beside
-sets that are plain folders. It is whole or not there: after an interruption the same command goes
-on with the files that were not verified yet.
+The prepared set is `OUT/coca/1.0.0`. `--config.data.root=OUT` finds it under its name, next to sets
+in plain folders. A prepared set is either complete or absent. After an interruption, the same
+command continues with the files that are not verified yet.
 """
 
 import argparse
@@ -24,19 +24,19 @@ except ImportError as missing:
 
 
 def prepare(dataset: str, source: Path, out: Path, *, skip_bad: bool = False) -> Path:
-    """Prepares a set, if it is not there yet.
+    """Prepare a set, unless it already exists.
 
     Args:
         dataset: a key of `BUILDERS`.
         source: folder with the unpacked archive; see `layouts.find_layout`.
         out: folder of prepared sets.
-        skip_bad: leave out images that cannot be used, instead of raising.
+        skip_bad: skip unusable images instead of raising.
 
     Returns:
         The folder of the prepared set.
 
     Raises:
-        InputError: the set is not in `source`, files cannot be used, or the disk is full.
+        InputError: the set is not in `source`, files are unusable, or the disk is full.
     """
     builder = BUILDERS[dataset](data_dir=out, skip_bad=skip_bad)
     if not source.is_dir() or not any(source.iterdir()):
@@ -45,7 +45,7 @@ def prepare(dataset: str, source: Path, out: Path, *, skip_bad: bool = False) ->
         )
     config = tfds.download.DownloadConfig(manual_dir=source)
     try:
-        with tempfile.TemporaryDirectory() as unused:  # or else TFDS leaves an empty one in `out`
+        with tempfile.TemporaryDirectory() as unused:  # otherwise TFDS leaves one in `out`
             builder.download_and_prepare(download_dir=unused, download_config=config)
     except OSError as error:
         raise InputError(
@@ -57,7 +57,7 @@ def prepare(dataset: str, source: Path, out: Path, *, skip_bad: bool = False) ->
 
 
 def main() -> int:
-    """The command."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description='Prepares a co-saliency set once.')
     parser.add_argument('--set', required=True, choices=sorted(BUILDERS))
     parser.add_argument('--source', required=True, type=Path, help='the unpacked archive')

@@ -1,11 +1,11 @@
-"""The synthetic co-saliency set: made in seconds, in the layout of the real ones.
+"""The synthetic co-saliency set, made in seconds, in the layout of the real sets.
 
     python data/synthetic.py OUT
 
-Each group shares one object class, a combination of shape, surface pattern and palette. Each of its
-images shows another object beside it that is as salient: one image alone does not tell which is
-meant. The classes of `synthetic_test` appear nowhere in `synthetic_train`, although each of their
-shapes, patterns and palettes does.
+Each group shares one object class, a combination of shape, surface pattern and palette. Each image
+also shows another object that is equally salient, so one image alone does not tell which object is
+meant. The classes of `synthetic_test` do not occur in `synthetic_train`, but each of their shapes,
+patterns and palettes does.
 """
 
 import argparse
@@ -28,16 +28,16 @@ from data.synthetic_objects import PALETTES, PATTERNS, SHAPES, ObjectClass
 from data.synthetic_scenes import render
 
 JPEG_QUALITY = 92
-SETTINGS = 'synthetic.json'  # written last; says what the set was made with
-TEST_PART = 0.25  # of all classes
-TRAIN = (96, 10)  # groups, images of each
+SETTINGS = 'synthetic.json'  # written last; records how the set was made
+TEST_PART = 0.25  # fraction of all classes
+TRAIN = (96, 10)  # (groups, images per group)
 TEST = (12, 10)
-# What a random stream is for; streams of different purposes share no numbers.
+# Purpose of a random stream; streams of different purposes are independent.
 _CLASSES, _IMAGES = 0, 1
 
 
 class PlannedGroup(NamedTuple):
-    """A group before it is drawn; `distractors` has one for each image."""
+    """A group before it is drawn; `distractors` has one class per image."""
 
     dataset: str
     shared: ObjectClass
@@ -47,14 +47,14 @@ class PlannedGroup(NamedTuple):
 def plan_groups(
     *, seed: int, train: tuple[int, int] = TRAIN, test: tuple[int, int] = TEST
 ) -> list[PlannedGroup]:
-    """What each group shares and what distracts in each image; a function of its arguments.
+    """Choose the shared class of each group and the distractors of each image, deterministically.
 
     Args:
-      seed: non-negative.
-      train, test: (groups, images of each).
+        seed: non-negative.
+        train, test: (groups, images per group).
 
     Raises:
-      ValueError: more groups than there are classes.
+        ValueError: more groups than there are classes.
     """
     rng = _rng(seed, _CLASSES)
     names = list(itertools.product(SHAPES, PATTERNS, PALETTES))
@@ -77,16 +77,16 @@ def generate(
     train: tuple[int, int] = TRAIN,
     test: tuple[int, int] = TEST,
 ) -> None:
-    """Makes the set in `root`, whole or not at all; if it is there already, does nothing.
+    """Make the set in `root` atomically; do nothing if it already exists.
 
     Args:
-      root: folder to make, `images/<set>/<group>/*.jpg` and `gts/<set>/<group>/*.png` within.
-      seed: non-negative; the same seed gives the same bytes.
-      size: mean side of an image, pixels.
-      train, test: (groups, images of each).
+        root: folder to create, with `images/<set>/<group>/*.jpg` and `gts/<set>/<group>/*.png`.
+        seed: non-negative; the same seed gives the same bytes.
+        size: mean side of an image, pixels.
+        train, test: (groups, images per group).
 
     Raises:
-      FileExistsError: `root` is something else.
+        FileExistsError: `root` exists and holds something else.
     """
     root = Path(root)
     settings = {'seed': seed, 'size': size, 'train': list(train), 'test': list(test)}
@@ -116,7 +116,7 @@ def generate(
 
 
 def _pick_shared(pool: Sequence[ObjectClass], groups: int) -> list[ObjectClass]:
-    """Distinct classes that go through all shapes and all palettes in turn."""
+    """Choose distinct classes that cycle through all shapes and all palettes."""
     shared: dict[ObjectClass, None] = {}
     turns = zip(itertools.cycle(SHAPES), itertools.cycle(PALETTES), strict=False)
     for shape, palette in itertools.islice(turns, len(pool) * len(PALETTES)):
@@ -132,7 +132,7 @@ def _pick_shared(pool: Sequence[ObjectClass], groups: int) -> list[ObjectClass]:
 def _pick_distractors(
     rng: np.random.Generator, pool: Sequence[ObjectClass], shared: ObjectClass, images: int
 ) -> tuple[ObjectClass, ...]:
-    """One for each image, all different, unlike the shared class in palette and another factor."""
+    """Choose one class per image, all different, unlike `shared` in palette and another factor."""
     unlike = [
         other
         for other in pool
@@ -164,7 +164,7 @@ def _rng(seed: int, *purpose: int) -> np.random.Generator:
 
 
 def main() -> int:
-    """The command."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description='Makes the synthetic co-saliency set.')
     parser.add_argument('out', type=Path, help='folder to make')
     parser.add_argument('--seed', type=int, default=0)

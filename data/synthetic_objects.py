@@ -1,7 +1,7 @@
 """The toy objects of the synthetic set: a class is a shape, a surface pattern and a palette.
 
-An object is drawn once, upright, on a square sprite of `SPRITE` pixels. Points are in units of
-the sprite: x to the right and y down, both within [-1, 1].
+An object is drawn once, upright, on a square sprite of `SPRITE` pixels. Point coordinates are in
+units of the sprite: x to the right and y down, both within [-1, 1].
 """
 
 import functools
@@ -14,9 +14,9 @@ import numpy as np
 SPRITE = 256  # side of a sprite, px
 REACH = 108  # px from the centre of a sprite to coordinate 1; the rest is a margin for blurs
 INK = 5.0  # width of outlines, px
-BEVEL = 34.0  # width of the rounded rim that shading sees, px
+BEVEL = 34.0  # width of the rounded, shaded rim, px
 
-# Two RGB colours each: the body, and the pattern upon it.
+# Two RGB colours each: the body, and the pattern on it.
 PALETTES: dict[str, tuple[tuple[int, int, int], tuple[int, int, int]]] = {
     'cherry': ((212, 38, 52), (255, 226, 214)),
     'ocean': ((32, 92, 200), (150, 214, 255)),
@@ -32,7 +32,7 @@ PALETTES: dict[str, tuple[tuple[int, int, int], tuple[int, int, int]]] = {
 
 
 class ObjectClass(NamedTuple):
-    """What the images of a group share: one name out of each of SHAPES, PATTERNS, PALETTES."""
+    """What the images of a group share: one name from each of SHAPES, PATTERNS and PALETTES."""
 
     shape: str
     pattern: str
@@ -46,9 +46,12 @@ class ObjectClass(NamedTuple):
 class Outline(NamedTuple):
     """A shape drawn once. Arrays are (SPRITE, SPRITE) float32.
 
-    alpha: cover, [0, 1].  ink: outline and inner lines, [0, 1].
-    slope_x, slope_y: the surface's tilt, about [-1, 1], for shading.
-    hull: (K, 1, 2) float32, corners of the convex hull, px.  area: px.
+    Attributes:
+        alpha: coverage, [0, 1].
+        ink: outline and inner lines, [0, 1].
+        slope_x, slope_y: tilt of the surface, about [-1, 1], for shading.
+        hull: (K, 1, 2) float32, corners of the convex hull, px.
+        area: px.
     """
 
     alpha: np.ndarray
@@ -60,18 +63,18 @@ class Outline(NamedTuple):
 
 
 def _px(points) -> np.ndarray:
-    """Unit coordinates (K, 2) as OpenCV wants them: int32 with four fractional bits."""
+    """Convert unit coordinates (K, 2) to OpenCV's: int32 with four fractional bits."""
     return np.int32(np.round((np.asarray(points, float) * REACH + SPRITE / 2) * 16))  # type: ignore[return-value]
 
 
 def _arc(x, y, rx, ry=None, start=0.0, stop=360.0, count=60) -> np.ndarray:
-    """(count, 2) points along an ellipse, degrees clockwise from the right."""
+    """Return (count, 2) points along an ellipse, in degrees clockwise from the right."""
     angles = np.radians(np.linspace(start, stop, count))
     return np.stack([x + rx * np.cos(angles), y + (ry or rx) * np.sin(angles)], axis=1)
 
 
 def _radial(radii) -> np.ndarray:
-    """(K, 2) points at equal angles, the first at the top."""
+    """Return (K, 2) points at equal angles, the first at the top."""
     angles = np.linspace(0, 2 * math.pi, len(radii), endpoint=False) - math.pi / 2
     return np.stack([radii * np.cos(angles), radii * np.sin(angles)], axis=1)
 
@@ -97,7 +100,7 @@ _STAR = np.tile([1.05, 0.48], 5)
 _ARROW = [(-1, -0.3), (0.05, -0.3), (0.05, -0.8), (1, 0), (0.05, 0.8), (0.05, 0.3), (-1, 0.3)]
 _TAIL = [(-0.35, 0), (-1.0, -0.58), (-0.82, 0), (-1.0, 0.58)]
 
-# A shape: polygons to fill, polygons to cut out, and lines of ink inside.
+# Each shape: polygons to fill, polygons to cut out, and lines of ink inside.
 SHAPES: dict[str, tuple[list, list, list]] = {
     'star': ([_radial(_STAR)], [], []),
     'crescent': ([_arc(0.1, 0, 1)], [_arc(0.58, -0.08, 0.72)], []),
@@ -141,13 +144,13 @@ SHAPES: dict[str, tuple[list, list, list]] = {
 
 
 def _soft(wave: np.ndarray) -> np.ndarray:
-    """A wave about zero made into flat bands with edges of about two px, [0, 1]."""
+    """Turn a wave around zero into flat bands in [0, 1] with edges of about two px."""
     return np.clip(wave * 6 + 0.5, 0, 1).astype(np.float32)
 
 
 @functools.cache
 def _pattern(name: str) -> np.ndarray:
-    """(SPRITE, SPRITE) float32 in [0, 1]: how much of the palette's second colour shows."""
+    """Return the weight of the palette's second colour: (SPRITE, SPRITE) float32 in [0, 1]."""
     y, x = (np.mgrid[:SPRITE, :SPRITE] - SPRITE / 2) / REACH
     turn = 2 * math.pi
     match name:
@@ -173,7 +176,7 @@ PATTERNS = ('plain', 'stripes', 'dots', 'checker', 'rings', 'zigzag')
 
 @functools.cache
 def outline(shape: str) -> Outline:
-    """Draws a shape of SHAPES: corners rounded as a toy's are, with its ink and its relief."""
+    """Draw a shape of SHAPES with its ink and relief; corners are rounded like a toy's."""
     solids, holes, lines = SHAPES[shape]
     cover = np.zeros((SPRITE, SPRITE), np.uint8)
     for polygon in solids:
@@ -198,15 +201,15 @@ def outline(shape: str) -> Outline:
 
 
 def sprite(kind: ObjectClass, light: tuple[float, float]) -> np.ndarray:
-    """Paints an object.
+    """Paint an object.
 
     Args:
-      kind: what to paint.
-      light: (x, y) of the unit vector that points at the light, in the object's own frame.
+        kind: what to paint.
+        light: (x, y) of the unit vector towards the light, in the object's own frame.
 
     Returns:
-      (SPRITE, SPRITE, 4) uint8: RGB, and the cover (0-255). Outside of the object RGB is the
-      colour of its outline, so that scaling leaves no fringe.
+        (SPRITE, SPRITE, 4) uint8: RGB and coverage (0-255). Outside the object, RGB is the colour
+        of its outline, so that scaling leaves no fringe.
     """
     drawn = outline(kind.shape)
     body, second = (np.array(colour, np.float32) for colour in PALETTES[kind.palette])

@@ -1,7 +1,7 @@
-"""Scenes of the synthetic set: a textured background, toy objects upon it, one light.
+"""Scenes of the synthetic set: a textured background with toy objects under one light.
 
-Every random choice treats the object that a group shares and the others alike: position, size,
-pose, depth order and how much is hidden, so that one image does not tell which is which.
+Every random choice treats the shared object and the others equally: position, size, pose, depth
+order and how much is hidden. One image therefore does not tell which is which.
 """
 
 import math
@@ -13,17 +13,21 @@ import numpy as np
 
 from data.synthetic_objects import SPRITE, ObjectClass, outline, sprite
 
-FINE = 2  # a scene is drawn this many times larger and then shrunk, which smooths its edges
-COVERAGE = (0.08, 0.30)  # part of the image that the shared object's visible pixels may cover
-VISIBLE = 0.8  # at least this part of an object is seen
-# Sizes and overlaps are planned with some room, because the finished mask is what must comply.
+FINE = 2  # a scene is drawn this many times larger, then shrunk to smooth its edges
+COVERAGE = (0.08, 0.30)  # fraction of the image covered by the visible part of the shared object
+VISIBLE = 0.8  # smallest visible fraction of an object
+# Plan sizes and overlaps with a margin, because the finished mask must meet the limits above.
 _PLANNED_COVERAGE = (0.14, 0.27)
 _PLANNED_VISIBLE = 0.86
 
 
 class Scene(NamedTuple):
-    """image: (H, W, 3) uint8 RGB.  mask, whole: (H, W) bool, the shared object's visible
-    pixels, and the pixels that it would have with nothing in front.
+    """A finished scene.
+
+    Attributes:
+        image: (H, W, 3) uint8 RGB.
+        mask: (H, W) bool, the visible pixels of the shared object.
+        whole: (H, W) bool, its pixels if nothing were in front of it.
     """
 
     image: np.ndarray
@@ -32,7 +36,13 @@ class Scene(NamedTuple):
 
 
 class Placed(NamedTuple):
-    """An object in place. pose: (3, 3), sprite px to image px.  turn: radians.  flip: 1 or -1."""
+    """An object in place.
+
+    Attributes:
+        pose: (3, 3), sprite px to image px.
+        turn: radians.
+        flip: 1 or -1.
+    """
 
     kind: ObjectClass
     pose: np.ndarray
@@ -41,7 +51,7 @@ class Placed(NamedTuple):
 
 
 def _fractal(rng: np.random.Generator, height: int, width: int, cells: int = 3) -> np.ndarray:
-    """(height, width) float32 in [0, 1]: smooth noise, octaves upon each other."""
+    """Return smooth noise, a sum of octaves: (height, width) float32 in [0, 1]."""
     total = np.zeros((height, width), np.float32)
     for octave in range(5):
         grid = rng.random((cells * 2**octave + 1,) * 2, dtype=np.float32)
@@ -50,7 +60,7 @@ def _fractal(rng: np.random.Generator, height: int, width: int, cells: int = 3) 
 
 
 def _tones(rng: np.random.Generator) -> np.ndarray:
-    """(2, 3) float32 RGB: two muted colours of neighbouring hue, one darker."""
+    """Return two muted colours of neighbouring hue, one darker: (2, 3) float32 RGB."""
     hue, value = rng.uniform(0, 360), rng.uniform(0.45, 0.85)
     darker = value * rng.uniform(0.55, 0.8)
     hsv = [
@@ -116,14 +126,14 @@ def _bokeh(rng, y, x):
     return cv2.GaussianBlur(lights.astype(np.float32) / 255, (0, 0), 2.5)
 
 
-# Each takes a generator and the grid y, x (H, W) in [-1, 1], and returns (H, W) of about [0, 1].
+# Each takes a generator and the grid y, x (H, W) in [-1, 1], and returns (H, W) in about [0, 1].
 BACKGROUNDS: tuple[Callable, ...] = (
     _clouds, _gradient, _fabric, _bricks, _wood, _marble, _grass, _bokeh,
 )  # fmt: skip
 
 
 def background(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """(height, width, 3) float32 RGB, 0-255: a texture of BACKGROUNDS in two muted colours."""
+    """Return a texture of BACKGROUNDS in two muted colours: (height, width, 3) float32, 0-255."""
     y, x = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing='ij')
     paint = BACKGROUNDS[rng.integers(len(BACKGROUNDS))]
     weight = np.clip(paint(rng, y, x), 0, 1)[..., None].astype(np.float32)
@@ -138,7 +148,7 @@ def _warp(image: np.ndarray, pose: np.ndarray, height: int, width: int) -> np.nd
 def _place(
     rng: np.random.Generator, kind: ObjectClass, coverage: float, height: int, width: int
 ) -> Placed | None:
-    """A random pose wholly inside the image with about this coverage; None: it does not fit."""
+    """Return a random pose inside the image with about this coverage; None if it does not fit."""
     shape = outline(kind.shape)
     turn, flip = rng.uniform(-1.2, 1.2), int(rng.choice([-1, 1]))
     stretch, shear = math.exp(rng.uniform(-0.14, 0.14)), rng.uniform(-0.2, 0.2)
@@ -162,9 +172,9 @@ def _place(
 def _arrange(
     rng: np.random.Generator, kinds: list[ObjectClass], height: int, width: int
 ) -> list[Placed]:
-    """Places the objects, the hindmost first, each visible enough. (height, width) in px.
+    """Place the objects from back to front, each visible enough. (height, width) in px.
 
-    Sizes are drawn anew and a little smaller after each failure, for all objects alike.
+    After each failure all sizes are drawn again, a little smaller for all objects alike.
     """
     low, high = _PLANNED_COVERAGE
     for attempt in range(400):
@@ -192,7 +202,7 @@ def _shrink(image: np.ndarray) -> np.ndarray:
 
 
 def _light_up(rng: np.random.Generator, image: np.ndarray, angle: float) -> np.ndarray:
-    """The image brighter towards the light, darker away from it, with a little grain."""
+    """Brighten the image towards the light and darken it away from it, with a little grain."""
     height, width = image.shape[:2]
     x, y = np.linspace(-1, 1, width), np.linspace(-1, 1, height)[:, None]
     ramp = rng.uniform(0.05, 0.25) * (x * math.cos(angle) + y * math.sin(angle))
@@ -208,16 +218,16 @@ def render(
     height: int,
     width: int,
 ) -> Scene:
-    """Draws one image of a group.
+    """Draw one image of a group.
 
     Args:
-      rng: source of every choice; the same state gives the same scene.
-      shared: class of the object that the mask shows.
-      others: classes of the distractors.
-      height, width: of the image, px.
+        rng: source of every choice; the same state gives the same scene.
+        shared: class of the object that the mask shows.
+        others: classes of the distractors.
+        height, width: size of the image, px.
 
     Raises:
-      RuntimeError: the objects find no room.
+        RuntimeError: the objects do not fit.
     """
     kinds = [shared, *others]
     order = rng.permutation(len(kinds))
@@ -233,7 +243,7 @@ def render(
         # Pixel centres: image px u is fine px FINE * u + (FINE - 1) / 2.
         middle = (FINE - 1) / 2
         fine = np.array([[FINE, 0, middle], [0, FINE, middle], [0, 0, 1]]) @ item.pose
-        local = item.turn - angle  # the light, turned back into the object's frame
+        local = item.turn - angle  # the light's direction in the object's frame
         light = (item.flip * math.cos(local), -math.sin(local))
         painted = _warp(sprite(item.kind, light), fine, tall, wide).astype(np.float32)
         alpha = painted[..., 3] / 255

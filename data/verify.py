@@ -1,4 +1,4 @@
-"""Is a downloaded set what was published, and is every file of use? Remembers what it checked."""
+"""Compare a downloaded set with its publication and check every file, remembering the results."""
 
 import json
 from collections.abc import Sequence
@@ -17,13 +17,13 @@ def published_counts(
     group_count: int | None,
     image_count: int | None,
 ) -> None:
-    """Prints how the set differs from what was published, and the names without a counterpart.
+    """Print how the set differs from its publication, and the files without a counterpart.
 
     Args:
-        source: folder that the set was found in.
+        source: folder that contains the set.
         dataset: name of the set.
-        groups: what was found.
-        group_count, image_count: as published; None is not compared.
+        groups: the groups that were found.
+        group_count, image_count: published counts; None is not compared.
     """
     images = sum(len(group.images) for group in groups)
     print(f'{dataset}: {len(groups)} groups, {images} images')
@@ -42,16 +42,16 @@ def published_counts(
 
 
 def verified(groups: Sequence[Group], journal: Path, *, skip_bad: bool) -> tuple[Group, ...]:
-    """The groups, every image and mask decoded once; see `checks.open_pair` for what is wrong.
+    """Decode every image and mask once and return the good groups; see `checks.open_pair`.
 
     Args:
-        groups: with masks.
-        journal: a line of JSON for each image that is good. A file that has not changed since is
-            not decoded again, so an interrupted call goes on where it was.
-        skip_bad: leave out what is wrong, instead of raising.
+        groups: groups with masks.
+        journal: file with a line of JSON for each good image. Files that have not changed since are
+            not decoded again, so an interrupted call resumes where it stopped.
+        skip_bad: skip unusable images instead of raising.
 
     Raises:
-        DataError: the first that are wrong, and how many there are.
+        DataError: images are unusable; the message lists the first ones and their number.
     """
     good = _read(journal)
     journal.parent.mkdir(parents=True, exist_ok=True)
@@ -66,7 +66,7 @@ def verified(groups: Sequence[Group], journal: Path, *, skip_bad: bool) -> tuple
                 open_pair(image, mask)
             except DataError as error:
                 if skip_bad and isinstance(error, UnreadableError):
-                    raise  # it may pass, and the prepared set would lack the image for good
+                    raise  # may be temporary; the prepared set would lack the image for good
                 return str(error)
             lines.write(json.dumps([key, None]) + '\n')  # one call: threads do not mix lines
             return None
@@ -76,13 +76,13 @@ def verified(groups: Sequence[Group], journal: Path, *, skip_bad: bool) -> tuple
 
 
 def _read(journal: Path) -> set[str]:
-    """What is good; a problem, which earlier versions wrote too, is looked at again."""
+    """Return the good files; problems, which earlier versions also wrote, are checked again."""
     good = set()
     if journal.is_file():
         for line in journal.read_text(encoding='utf-8').splitlines():
             try:
                 key, problem = json.loads(line)
-            except ValueError:  # the last line of a killed process
+            except ValueError:  # last line of a killed process
                 continue
             if problem is None:
                 good.add(key)

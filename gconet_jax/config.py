@@ -1,10 +1,11 @@
-"""The settings of a run, with their defaults and allowed values.
+"""Every setting of a run, its default and its valid values.
 
-The defaults follow the paper where it is explicit. `released()` gives the settings of the authors'
-PyTorch code. Fields where the two differ are marked `paper: ... released: ...`.
+The defaults follow the paper where it is explicit; `released()` follows the authors' PyTorch code.
+Fields in which the two differ are marked `paper: ... released: ...`.
 
-A config file in `configs/` returns `config_dict.as_config_dict(Config(...))`. After the command
-line has overridden fields, `config_dict.from_config_dict` turns it back into these dataclasses.
+A config file under `configs/` returns `config_dict.as_config_dict(Config(...))`.
+`config_dict.from_config_dict` converts it, with the command-line overrides, back into these
+dataclasses.
 """
 
 import dataclasses
@@ -13,7 +14,7 @@ from gconet_jax.errors import InputError
 
 
 class ConfigError(InputError):
-    """A config field is unknown, invalid, or contradicts another; the message names the field."""
+    """A config field is unknown, invalid or in conflict with another; the message names it."""
 
 
 def _require(condition: bool, field: str, problem: str) -> None:
@@ -27,24 +28,24 @@ def _choice(value: str, field: str, *choices: str) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """The network (GCoNet+, section 3; the on/off switches are those of Tables 1 and 2)."""
+    """The network (GCoNet+, section 3), with the switches of its Tables 1 and 2."""
 
     backbone: str = 'vgg16_bn'  # 'vgg16_bn', 'vgg16' or 'resnet50'
-    width: float = 1.0  # multiplies all channel counts except the number of classes
-    # Type of convolutions and activations, 'float32' or 'bfloat16'. Parameters, statistics, sums,
-    # similarity, binarisation and losses stay in float32.
+    width: float = 1.0  # multiplies every channel count except that of the classifier
+    # Precision of the convolutions and the operations between them. With 'bfloat16', parameters,
+    # statistics, sums, similarity, binarisation and losses stay in float32.
     precision: str = 'float32'
-    num_classes: int = 291  # auxiliary classifier's outputs; at least the number of labels
-    # Form of the GAM's similarity: 'auto', 'einsum', 'blockwise' or 'pallas' (see affinity.py).
+    num_classes: int = 291  # of the auxiliary classifier; at least the number of class labels
+    # How the GAM computes similarity: 'auto', 'einsum', 'blockwise' or 'pallas' (affinity.py).
     affinity: str = 'auto'
-    gam: bool = True  # group affinity module; off: the decoder reads x5 unchanged
-    gcm: bool = True  # group contrast module; requires the GAM
+    gam: bool = True  # group affinity module; off: the decoder reads x5 directly
+    gcm: bool = True  # group contrast module; needs the GAM's consensus
     acm: bool = True  # auxiliary classification of x5
-    racm: bool = True  # classification of the masked images, in a second backbone pass
-    racm_mask: str = 'output'  # paper: 'output', the map M; released: 'conv', 1x1 conv + sigmoid
-    cem: bool = True  # confidence enhancement; off: a 1x1 convolution gives the logits
+    racm: bool = True  # classification of the masked image: a second backbone pass
+    racm_mask: str = 'output'  # paper: 'output', the map M; released: 'conv', a 1x1 conv's sigmoid
+    cem: bool = True  # confidence enhancement; off: one 1x1 convolution gives the logits
     k: float = 300.0  # steepness of the binarisation
-    k_fallback: float = 50.0  # replaces k in a pass where exp(-k (P - T)) overflows float32
+    k_fallback: float = 50.0  # used for a pass in which exp(-k (P - T)) overflows float32
     batch_norm: bool = True  # in the decoder and the CEM
     laterals: str = 'conv'  # 'conv' (1x1), or 'block' (conference GCoNet)
     block_after_upsampling: bool = False  # three convolutions after each upsampling (conference)
@@ -66,16 +67,16 @@ class ModelConfig:
 
 @dataclasses.dataclass(frozen=True)
 class LossConfig:
-    """Weights of the loss terms (equations 2 and 4-11); a weight of 0 turns its term off."""
+    """Weights of the loss terms (equations 2 and 4-11); a weight of 0 disables the term."""
 
     bce: float = 30.0  # paper: 30; released: 120
     iou: float = 0.5  # paper: 0.5; released: 2
-    mse: float = 0.0  # an option of the released code, off by default there too
-    iou_reduction: str = 'mean'  # over images. paper: 'mean'; released: 'sum'
+    mse: float = 0.0  # an option of the released code, off by default there
+    iou_reduction: str = 'mean'  # over the images; paper: 'mean'; released: 'sum'
     gcm: float = 250.0
     gst: float = 3.0  # paper: 3; released: 12
     gst_margin: float = 1.0  # paper: 1.0; released: 0.1
-    gst_features: str = 'masked'  # paper: 'masked', from the RACM's pass; released: 'raw', from x5
+    gst_features: str = 'masked'  # paper: 'masked' (RACM pass); released: 'raw' (x5)
     acm: float = 3.0
     racm: float = 3.0  # paper: 3; released: 10
 
@@ -90,27 +91,27 @@ class LossConfig:
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """Data sets, and how groups of images are drawn from them."""
+    """Where the groups of images come from, and how they are paired."""
 
     root: str = 'data/sets'  # holds images/<set>/<group>/*.jpg and gts/<set>/<group>/*.png
-    # Each step draws one pair of groups from each entry. 'A+B' pools the groups of two sets.
+    # Each step draws one pair of groups from every entry; 'A+B' pools the groups of two sets.
     train_sets: tuple[str, ...] = ('DUTS_class', 'COCO-SEG')
     eval_sets: tuple[str, ...] = ('CoCA', 'CoSOD3k', 'CoSal2015')
     exclude: tuple[str, ...] = ()  # patterns of <set>/<group> to leave out of training
-    eval_include: tuple[str, ...] = ('*',)  # patterns of <set>/<group> to evaluate
-    image_size: int = 256  # pixels, a multiple of 16; images are resized to squares
-    max_images: int = 32  # per group and step. paper: 32; released: 26
-    group_sizes: tuple[int, ...] = (8, 16, 24, 32)  # groups are padded to the next of these
-    # 'joint' numbers the groups of all sets together. Released: 'per_set' numbers each set from 0,
-    # so that labels of different sets collide.
+    eval_include: tuple[str, ...] = ('*',)  # patterns of <set>/<group> to score
+    image_size: int = 256  # pixels, a multiple of 16; images are resized to a square
+    max_images: int = 32  # per group in a step. paper: 32; released: 26
+    group_sizes: tuple[int, ...] = (8, 16, 24, 32)  # a group is padded to the next of these
+    # Class labels: 'joint' numbers the groups of all sets; 'per_set' (released) starts each set at
+    # 0, so that sets share labels.
     labels: str = 'joint'
-    # Released: True. An epoch over a joint set then has as many steps as its smaller set has
-    # groups, and only that many groups of the larger set ever serve as anchors.
+    # End an epoch over several sets after as many steps as the smallest set has groups. The larger
+    # sets then use only that many groups as anchors. Released: True.
     cut_epochs: bool = False
-    # Keep decoded images in `cache_dir`, at 4 bytes per pixel: 256 KiB per image of 256 pixels.
+    # Keep decoded images in `cache_dir`, 4 bytes per pixel: 256 KiB per image at 256 pixels.
     cache: bool = True
     cache_dir: str = ''  # '': `root`/.cache
-    bad_files: str = 'stop'  # on unusable images: 'stop' the run, or 'skip' them
+    bad_files: str = 'stop'  # for unusable images: 'stop' the run, or 'skip' them
     workers: int = 2  # processes that decode images; 0 decodes in the training process
 
     def __post_init__(self) -> None:
@@ -140,10 +141,10 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class AugmentConfig:
-    """Augmentation of training images (GCoNet+, section 4.2, with the released strengths).
+    """Random changes to each training image (GCoNet+, section 4.2, with the released strengths).
 
-    Probabilities are in [0, 1]. Factors are (lowest, highest), both included and multiples of 0.1,
-    and are drawn in steps of 0.1.
+    Probabilities are in [0, 1]. Each factor is drawn uniformly from the multiples of 0.1 between
+    its two bounds, both included.
     """
 
     flip: float = 0.5  # probability of a horizontal flip
@@ -153,10 +154,10 @@ class AugmentConfig:
     contrast: tuple[float, ...] = (0.5, 1.5)
     colour: tuple[float, ...] = (0.0, 2.0)
     sharpness: tuple[float, ...] = (0.0, 3.0)
-    crop: float = 0.0  # largest fraction of height and width that is cropped away, centred
-    pepper: float = 0.0  # fraction of pixels set to black or white. released option: 0.0015
-    jigsaw: float = 0.0  # probability of joining the image with another one of the batch
-    # Probability of replacing the image by one of another group, with an empty mask.
+    crop: float = 0.0  # largest fraction of height and width to cut off around the centre
+    pepper: float = 0.0  # fraction of pixels to turn black or white. released option: 0.0015
+    jigsaw: float = 0.0  # probability of joining it with another image of the batch
+    # Probability of replacing an image by one of another group, with an empty mask.
     intruder: float = 0.0
 
     def __post_init__(self) -> None:
@@ -174,47 +175,47 @@ class AugmentConfig:
 
     @classmethod
     def off(cls) -> 'AugmentConfig':
-        """Return the config that leaves images unchanged."""
+        """Return a config that leaves images unchanged."""
         return cls(0.0, 0.0, (0, 0), (1.0, 1.0), (1.0, 1.0), (1.0, 1.0), (1.0, 1.0))
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """Optimisation settings: those that change what a run computes."""
+    """Optimisation: what a run computes."""
 
     steps: int = 0  # 0: use `epochs`
     epochs: int = 320  # an epoch is one step per group of the anchor set. released: 350
     learning_rate: float = 3e-4  # paper: 3e-4; released: 1e-4 * 26 / 16 = 1.625e-4
-    # Learning rate schedule. Paper: 'constant'. Or 'cosine', which falls to 0, or 'step', which
-    # divides the rate by 10 at each of `step_at`.
+    # Learning-rate schedule. paper: 'constant'. 'cosine' decays to 0; 'step' multiplies by 0.1 at
+    # each `step_at`.
     schedule: str = 'constant'
     step_at: tuple[float, ...] = (0.5, 0.75)  # fractions of the run, for 'step'
-    warmup_steps: int = 0  # the rate rises from 0 over these
+    warmup_steps: int = 0  # steps of linear warm-up from 0
     clip_norm: float = 0.0  # largest norm of the gradient; 0: no clipping
-    weight_decay: float = 0.0  # AdamW's, for kernels only
+    weight_decay: float = 0.0  # AdamW's, applied to kernels
     b1: float = 0.9
     b2: float = 0.99
-    backbone_rate: float = 1.0  # factor on the learning rate for the backbone
-    # Parts of the model that are not trained: 'backbone', 'backbone/stages/0', ... Released:
-    # ('backbone',), because its name filter matches nothing; batch norm there still uses batch
-    # statistics.
+    backbone_rate: float = 1.0  # learning rate of the backbone, relative to `learning_rate`
+    # Parts of the model that are not trained: 'backbone', 'backbone/stages/0', ... In the released
+    # code this is ('backbone',), because its name filter matches nothing, but batch norm still uses
+    # batch statistics.
     frozen: tuple[str, ...] = ()
-    # Decay of moving averages (EMA) of parameters and running statistics, which are evaluated as
-    # well as the weights themselves; 0: off.
+    # Decay of the moving averages of parameters and running statistics, which are also scored; 0:
+    # none.
     ema: float = 0.0
-    # Step from which batch norm uses its running statistics, as at inference; 0: never. Batch
-    # statistics over a pair of groups reveal what each group shares. Weights that rely on them fail
-    # on a single group; training on with running statistics corrects that.
+    # Step after which batch norm uses its running statistics, as at inference; 0: never. Batch
+    # statistics over two groups reveal what each group shares. Weights that rely on this fail on a
+    # group that comes alone, and these steps correct them.
     freeze_batch_norm_after: int = 0
-    backbone_weights: str = ''  # file of ImageNet weights; '': random initialisation
-    # Trained network to start from: a run, a folder, a .pth file or a hub id, as for predict.py.
-    # Its classifier is not loaded if its number of classes differs.
+    backbone_weights: str = ''  # file of ImageNet weights; '' starts from random weights
+    # A trained network to start from, as predict.py takes it: a run, a folder, a .pth file or a hub
+    # id. Its classifier is not loaded if it has other classes.
     initial_weights: str = ''
-    # Initialise the GAM's projections to the identity, overriding `initial_weights`; see
-    # `GroupAffinity.become_identity`. Add frozen=('gam',) to keep them there.
+    # Start the GAM's projections as the identity, even with `initial_weights`; see
+    # `GroupAffinity.become_identity`. With frozen=('gam',) they stay the identity.
     identity_gam: bool = False
     # Probability that the groups of a pair take their consensus from the masked x5 of their first
-    # image instead of the GAM. The decoder then also learns to follow a single marked example.
+    # image instead of the GAM, so that the decoder also learns to follow one marked example.
     example: float = 0.0
     seed: int = 0
 
@@ -249,24 +250,24 @@ class TrainConfig:
 
 @dataclasses.dataclass(frozen=True)
 class RunConfig:
-    """Devices, memory, logging and checkpoints; these may change when a run is resumed."""
+    """How a run is distributed, logged and saved; these may change when a run resumes."""
 
-    # Devices along (pairs of groups, images of a group), such as (2, 4); (): automatic.
+    # Devices along pairs of groups and along the images of a group, such as (2, 4); (): automatic.
     mesh: tuple[int, ...] = ()
-    # What the backward pass recomputes to save memory: 'none'; 'light', all but the outputs of
+    # What the backward pass recomputes instead of storing: 'none'; 'light', the operations between
     # convolutions; 'full', everything inside each stage.
     remat: str = 'none'
-    # Stop after this many updates in a row with a non-finite loss or gradient; checked every
+    # Stop after this many updates in a row with a non-finite loss or gradient, checked every
     # `log_every` steps.
     max_skipped: int = 10
     log_every: int = 10  # steps
-    wandb: str = ''  # Weights & Biases project; '': off
+    wandb: str = ''  # project on Weights & Biases; '': off
     picture_every: int = 500  # steps between `image | truth | map` of a fixed pair; 0: never
-    evaluate_every: int = 0  # steps between evaluations on data.eval_sets; 0: never
-    profile: tuple[int, ...] = ()  # (first, last) step of a profiler trace; (): off
+    evaluate_every: int = 0  # steps between scores of data.eval_sets; 0: never
+    profile: tuple[int, ...] = ()  # (first, last) step of a profiler trace; (): none
     checkpoint_every: int = 500  # steps
     keep_latest: int = 2  # checkpoints
-    keep_best: int = 1  # checkpoints, by S over data.eval_sets; needs evaluate_every
+    keep_best: int = 1  # checkpoints, by S over data.eval_sets, if scored
     keep_every: int = 0  # steps between checkpoints that are never deleted; 0: none
 
     def __post_init__(self) -> None:
@@ -318,7 +319,7 @@ class Config:
 
 
 def released(config: Config) -> Config:
-    """Return `config` with the released code's values where they differ from the paper's."""
+    """Return `config` with every field that differs between paper and released code as released."""
     replace = dataclasses.replace
     return Config(
         model=replace(config.model, racm_mask='conv'),

@@ -1,4 +1,4 @@
-"""Strict JAX for every test: eight CPU devices, no silent promotion of types or ranks.
+"""Strict JAX for every test: eight CPU devices, no implicit promotion of types or ranks.
 
 The tests run on the CPU unless JAX_PLATFORMS names another platform:
 
@@ -15,8 +15,8 @@ import tempfile
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ.setdefault('JAX_NUM_CPU_DEVICES', '8')
 
-# Compilation takes most of the time of the tests, and LLVM's optimisations and the newer emitters
-# take most of that. Programs that run once do not need them.
+# Compilation dominates the time of the tests, and LLVM's optimisations and the newer emitters
+# dominate compilation. Programs that run once do not need them.
 QUICK_COMPILATION = (
     '--xla_backend_optimization_level=0',
     '--xla_cpu_use_fusion_emitters=false',
@@ -25,7 +25,7 @@ QUICK_COMPILATION = (
 
 
 def known_flags(flags: tuple[str, ...]) -> tuple[str, ...]:
-    """Return those of `flags` that the installed XLA knows; it aborts on the others."""
+    """Return those of `flags` that the installed XLA knows; it aborts on unknown flags."""
 
     def accepts(some: tuple[str, ...]) -> bool:
         command = [sys.executable, '-c', 'import jax; jax.devices("cpu")']
@@ -35,9 +35,9 @@ def known_flags(flags: tuple[str, ...]) -> tuple[str, ...]:
     return flags if accepts(flags) else tuple(flag for flag in flags if accepts((flag,)))
 
 
-if 'PYTEST_XDIST_WORKER' not in os.environ:  # the workers inherit what the first process sets
+if 'PYTEST_XDIST_WORKER' not in os.environ:  # workers inherit the settings of the first process
     os.environ['XLA_FLAGS'] = ' '.join(known_flags(QUICK_COMPILATION))
-# The processes of the tests, and the next run, share what they compile.
+# Share compiled programs between the processes of the tests, and with the next run.
 os.environ['JAX_COMPILATION_CACHE_DIR'] = f'{tempfile.gettempdir()}/gconet-jax-tests-{os.getuid()}'
 
 import jax
@@ -52,6 +52,6 @@ jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
 
 @pytest.fixture(autouse=True, scope='session')
 def parsed_flags():
-    """Grain reads absl flags, which must have been parsed."""
+    """Mark absl flags as parsed, which Grain requires before reading them."""
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()

@@ -1,4 +1,4 @@
-"""One process of several that make a step together; run by `test_distributed.py`.
+"""One of several processes that compute a step together; run by `test_distributed.py`.
 
     python tests/distributed_step.py PORT PROCESS OUT PAIR,IMAGE ...
 
@@ -18,7 +18,7 @@ from gconet_jax.training import mesh as mesh_lib
 
 
 def main() -> None:
-    """Two processes of two CPU devices each."""
+    """Run as one of two processes with two CPU devices each."""
     port, process, out, *shapes = sys.argv[1:]
     jax.config.update('jax_num_cpu_devices', 2)
     distributed.initialize(f'localhost:{port}', 2, int(process))
@@ -34,7 +34,7 @@ def main() -> None:
 
 
 def part(batch, mine):
-    """What the loader of this process would read."""
+    """Return the part of the batch that the loader of this process would read."""
     pairs, images = (
         slice(length * index // count, length * (index + 1) // count)
         for length, (index, count) in ((2, mine.pair), (8, mine.image))

@@ -1,4 +1,4 @@
-"""The code and the commands that the documentation shows."""
+"""Extraction of the code and the commands that the documentation shows."""
 
 import re
 import shlex
@@ -14,7 +14,7 @@ ASSIGNMENT = re.compile(r'\w+=\S*')
 
 
 class Command(NamedTuple):
-    """A command as a page shows it, without what stands before the program in its line."""
+    """A command of a page, without any text before the program in its line."""
 
     page: str
     words: tuple[str, ...]
@@ -29,13 +29,13 @@ class Command(NamedTuple):
 
 
 def blocks(page: Path, language: str) -> list[str]:
-    """The fenced blocks of a page in one language, '' for those without."""
+    """Return the fenced blocks of a page in one language; '' means no language."""
     fences = re.findall(r'^```(\w*)\n(.*?)^```$', page.read_text(), re.DOTALL | re.MULTILINE)
     return [text for name, text in fences if name == language]
 
 
 def commands() -> list[Command]:
-    """Every command of the pages, in their order: in fenced blocks, and in code within a line."""
+    """Return every command of the pages, in order, from fenced blocks and inline code."""
     found = []
     for page in PAGES:
         lines = [line for text in blocks(page, '') for line in _lines(text)]
@@ -53,7 +53,7 @@ def _lines(text: str) -> Iterator[str]:
 
 
 def _words(line: str) -> tuple[str, ...]:
-    """From the program on; () if the line runs none of PROGRAMS."""
+    """Split a line from the program on; () if it runs none of PROGRAMS."""
     try:
         words = shlex.split(line, comments=True)
     except ValueError:  # prose with an apostrophe

@@ -1,6 +1,6 @@
-"""A training step in float64, which tells a difference in the mathematics from one in rounding.
+"""A training step in float64, which distinguishes wrong mathematics from rounding.
 
-A random network with k = 300 amplifies float32's rounding to a percent of the gradient.
+A random network with k = 300 amplifies float32 rounding to one percent of the gradient.
 """
 
 from typing import NamedTuple
@@ -18,7 +18,7 @@ from gconet_jax.training.step import make_train_step
 
 
 class Step(NamedTuple):
-    """Of the first step from a fixed random network; trees as one vector each."""
+    """The first step from a fixed random network; each tree is one vector."""
 
     metrics: dict[str, float]
     gradient: np.ndarray
@@ -27,7 +27,7 @@ class Step(NamedTuple):
 
 
 def run(config: Config, batch: dict[str, np.ndarray], mesh: jax.sharding.Mesh) -> Step:
-    """batch: as the loader makes it."""
+    """Run the step on `batch`, which is in the loader's format."""
     given = dict(batch)
     given['image'] = np.asarray(batch['image']) / 127.5 - 1
     given['mask'] = np.asarray(batch['mask']) / 255.0
@@ -50,12 +50,12 @@ def run(config: Config, batch: dict[str, np.ndarray], mesh: jax.sharding.Mesh) -
 
 
 def widened(tree):
-    """`tree` with its float32 arrays in float64; within `jax.enable_x64`."""
+    """Convert the float32 arrays of `tree` to float64; requires `jax.enable_x64`."""
     return jax.tree.map(lambda x: x.astype(np.float64) if x.dtype == np.float32 else x, tree)
 
 
 def assert_same(ours: Step, theirs: Step) -> None:
-    """To 1e-9 of each vector; the update to 1e-4, for Adam divides noise by noise in places."""
+    """Compare to 1e-9 of each vector; the update to 1e-4, because Adam divides noise by noise."""
     assert ours.gradient.dtype == np.float64
     for name, value in theirs.metrics.items():
         np.testing.assert_allclose(ours.metrics[name], value, rtol=1e-9, err_msg=name)

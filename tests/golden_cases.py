@@ -1,4 +1,4 @@
-"""Weights and inputs of the golden cases, rebuilt as `tests/golden/README.md` says."""
+"""Weights and inputs of the golden cases, rebuilt as `tests/golden/README.md` describes."""
 
 import dataclasses
 import json
@@ -18,18 +18,18 @@ GOLDEN = Path(__file__).parent / 'golden'
 
 
 def folders() -> list[Path]:
-    """`tests/golden`, and the folder that `GCONET_GOLDEN` names."""
+    """Return `tests/golden`, and the folder that `GCONET_GOLDEN` names."""
     further = os.environ.get('GCONET_GOLDEN')
     return [GOLDEN, *([Path(further)] if further else [])]
 
 
 def cases(pattern: str) -> list[Path]:
-    """The files of all folders that match `pattern`."""
+    """Return the files of all folders that match `pattern`."""
     return [path for folder in folders() for path in sorted(folder.glob(pattern))]
 
 
 def load(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
-    """The settings of a case and its arrays."""
+    """Return the settings of a case and its arrays."""
     with np.load(path) as file:
         arrays = {name: file[name] for name in file.files}
     return json.loads(str(arrays['meta'])), arrays
@@ -40,7 +40,7 @@ def rng(*seeds: int) -> np.random.Generator:
 
 
 def state_dict(meta: dict) -> dict[str, np.ndarray]:
-    """The seeded weights of a case."""
+    """Return the seeded weights of a case."""
     shapes = json.loads((GOLDEN / 'state_dict.json').read_text())
     weights = {}
     for name, shape in shapes.items():
@@ -67,7 +67,7 @@ def state_dict(meta: dict) -> dict[str, np.ndarray]:
 
 
 def images(meta: dict, count: int) -> np.ndarray:
-    """(count, h, w, 3) float32, normalised."""
+    """Return normalised images, (count, h, w, 3) float32."""
     h, w = meta['h'], meta['w']
     random = rng(meta['seed'], 1)
     coarse = random.standard_normal((count, 3, h // 8, w // 8)).astype(np.float32)
@@ -78,7 +78,7 @@ def images(meta: dict, count: int) -> np.ndarray:
 
 
 def masks(meta: dict, count: int) -> np.ndarray:
-    """(count, h, w) float32: an ellipse in each image."""
+    """Return masks with one ellipse each, (count, h, w) float32."""
     h, w = meta['h'], meta['w']
     random = rng(meta['seed'], 2)
     yy, xx = np.mgrid[:h, :w]
@@ -91,7 +91,7 @@ def masks(meta: dict, count: int) -> np.ndarray:
 
 
 def released_config(meta: dict) -> Config:
-    """The released settings with the case's learning rate and freezing."""
+    """Return the released settings with the case's learning rate and freezing."""
     config = released(Config())
     train = dataclasses.replace(
         config.train,
@@ -102,14 +102,14 @@ def released_config(meta: dict) -> Config:
 
 
 def released_model(meta: dict, config: ModelConfig | None = None) -> GCoNetPlus:
-    """The released network, or one of the same shapes, with the case's weights."""
+    """Return the released network, or one of the same shapes, with the case's weights."""
     model = abstract_model(config or released_config(meta).model)
     torch_gconet.load_state_dict(model, state_dict(meta))
     return model
 
 
 def pair_batch(meta: dict) -> dict[str, np.ndarray]:
-    """The batch of a training case: one pair of groups of n."""
+    """Return the batch of a training case: one pair of groups of n images."""
     n, h, w = meta['n'], meta['h'], meta['w']
     return {
         'image': jnp.asarray(images(meta, 2 * n).reshape(1, 2, n, h, w, 3)),

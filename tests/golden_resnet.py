@@ -1,4 +1,4 @@
-"""Writes what test_resnet.py compares with. Needs torch and torchvision, which the tests do not.
+"""Write the expected values of test_resnet.py. This needs torch and torchvision; the tests do not.
 
 python -m tests.golden_resnet
 """
@@ -11,7 +11,7 @@ from test_resnet import GOLDEN, at_places, images, seeded
 
 
 def main() -> None:
-    """Writes GOLDEN."""
+    """Write GOLDEN."""
     network = torchvision.models.resnet50().eval()
     shapes = {
         name: tuple(value.shape)
@@ -20,7 +20,7 @@ def main() -> None:
     }
     weights = {name: torch.from_numpy(seeded(name, shape)) for name, shape in shapes.items()}
     network.load_state_dict(weights, strict=False)
-    first = torch.nn.Sequential(network.conv1, network.bn1, network.relu)  # no max pooling
+    first = torch.nn.Sequential(network.conv1, network.bn1, network.relu)  # without max pooling
     stages = (first, network.layer1, network.layer2, network.layer3, network.layer4)
     x, features = torch.from_numpy(images()).permute(0, 3, 1, 2), []
     with torch.no_grad():

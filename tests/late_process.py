@@ -1,4 +1,4 @@
-"""Run train.py as one process of several that is late, or that fails.
+"""Run train.py as one process of several that is late or fails.
 
     python tests/late_process.py WHAT=SECONDS,... [FLAG ...]
 
@@ -22,7 +22,7 @@ PLACES = {
 
 
 def delay(what: str, seconds: str) -> None:
-    """Replace `what` by a version whose first call is late, or raises."""
+    """Replace `what` by a version whose first call is late or raises."""
     owner, name = PLACES[what]
     original = getattr(owner, name)
 

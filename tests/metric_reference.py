@@ -1,4 +1,4 @@
-"""The formulas of eval-co-sod, one threshold at a time, and pairs of maps to try them on."""
+"""The formulas of eval-co-sod, one threshold at a time, and pairs of maps to test them on."""
 
 import numpy as np
 
@@ -13,7 +13,7 @@ def ratio(above, below):
 
 
 def direct(prediction, truth, thresholds):
-    """Precision, recall, false-positive rate, F, E, IoU and Dice, each (T,)."""
+    """Return precision, recall, false-positive rate, F, E, IoU and Dice, each (T,)."""
     p, t = stretch(prediction), truth / 255
     rows = []
     for threshold in thresholds:
@@ -30,7 +30,7 @@ def direct(prediction, truth, thresholds):
 
 
 def direct_smeasure(prediction, truth):
-    """With NaN where numpy, as PyTorch, gives it to the mean or the deviation of too few pixels."""
+    """Return S; NaN where numpy and PyTorch return it for statistics of too few pixels."""
     p, t = stretch(prediction).astype(np.float64), (truth >= 127.5).astype(np.float64)
     if truth.min() == truth.max() in (0, 255):
         return p.mean() if truth.any() else 1 - p.mean()
@@ -73,13 +73,13 @@ EDGE_CASES = {
     5: lambda p, t: (p, np.where(t > 128, 255, 0)),
     6: lambda p, t: (255 - p, t),
     7: lambda p, t: (np.where(p > 128, 255, 0), t),
-    8: lambda p, t: (p, np.minimum(t, 127)),  # a truth that the cut makes empty
+    8: lambda p, t: (p, np.minimum(t, 127)),  # the cut empties this truth
     9: lambda p, t: (p, np.maximum(t, 128)),
-    10: lambda p, t: (p, spot(t, 3, 4)),  # one pixel
-    11: lambda p, t: (p, spot(t, slice(0, 1), slice(3, 9))),  # a centroid in the first row
+    10: lambda p, t: (p, spot(t, 3, 4)),  # a single pixel
+    11: lambda p, t: (p, spot(t, slice(0, 1), slice(3, 9))),  # centroid in the first row
     12: lambda p, t: (p, spot(t, slice(None), slice(0, 1))),
     13: lambda p, t: (p, spot(t, slice(-1, None), slice(-1, None))),
-    14: lambda p, t: (p // 2, t),  # levels upon thresholds: the span is 127
+    14: lambda p, t: (p // 2, t),  # levels that equal thresholds: the span is 127
     15: lambda p, t: (p // 4 * 2, t),
     16: lambda p, t: (t, t),
     17: lambda p, t: (p, np.clip(t, 120, 136)),
@@ -87,7 +87,7 @@ EDGE_CASES = {
 
 
 def random_pair(seed):
-    """(H, W) uint8 map and truth with grey edges; the seed picks the edge case."""
+    """Return a uint8 map (H, W) and a truth with grey edges; the seed selects the edge case."""
     rng = np.random.default_rng(seed)
     h, w = rng.integers(12, 40, 2)
     yy, xx = np.mgrid[:h, :w]

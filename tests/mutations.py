@@ -1,9 +1,10 @@
-"""Do the tests notice? Applies each change of mutations.toml to a copy and runs a few tests there.
+"""Measure whether the tests notice wrong code: apply each change of mutations.toml, run tests.
 
     .venv/bin/python tests/mutations.py [--jobs 2] [--only TEXT]
 
-A change is caught if a test fails. One that leaves the tests passing has survived: a test is
-missing, or the change is none. Prints a table; exits with 1 if fewer than nine in ten are caught.
+Each change is applied to a copy of the repository. It is caught if a test fails. If the tests pass
+it has survived: a test is missing, or the change has no effect. Prints a table; exits with 1 if
+less than 90 % of the changes are caught.
 """
 
 import argparse
@@ -24,17 +25,17 @@ from typing import NamedTuple, TypeVar
 ROOT = Path(__file__).parent.parent
 COPIED = ('gconet_jax', 'tests', 'configs', 'data', 'pyproject.toml')
 PACKAGE = 'gconet_jax'
-LEAST = 0.9  # of the changes that must be caught
+LEAST = 0.9  # fraction of the changes that must be caught
 TIMEOUT = 900  # seconds
-PASSED, FAILED = 0, 1  # pytest's exit codes; others say that no test could be run
-WIDTH = 48  # characters of a change that are shown
+PASSED, FAILED = 0, 1  # pytest's exit codes; others mean that no test could run
+WIDTH = 48  # characters to show of a change
 
 T = TypeVar('T')
 R = TypeVar('R')
 
 
 class Mutation(NamedTuple):
-    """A change of one place of a file, and the tests that ought to notice."""
+    """A change at one place in a file, and the tests that should notice it."""
 
     file: str  # in the package
     old: str  # occurs once in the file
@@ -43,15 +44,15 @@ class Mutation(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What became of a change: 'caught', 'SURVIVED', or 'NO TESTS' if none could be run."""
+    """Result of a change: 'caught', 'SURVIVED', or 'NO TESTS' if none could run."""
 
     verdict: str
-    test: str  # the first that failed
+    test: str  # the first failing test
     seconds: float
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The exit code."""
+    """Return the exit code."""
     parser = argparse.ArgumentParser(description='Do the tests notice small wrong changes?')
     parser.add_argument('--jobs', type=int, default=2, help='copies that run side by side')
     parser.add_argument('--only', default='', help='changes whose file or text holds this')
@@ -72,10 +73,10 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def load() -> list[Mutation]:
-    """The listed changes.
+    """Return the listed changes.
 
     Raises:
-      SystemExit: a text to change does not occur exactly once in its file, which is named.
+        SystemExit: a text to change does not occur exactly once in its file, which is named.
     """
     listed = tomllib.loads(Path(__file__).with_suffix('.toml').read_text())['mutation']
     mutations = [Mutation(**each) for each in listed]
@@ -87,7 +88,7 @@ def load() -> list[Mutation]:
 
 
 def copy_tree(to: Path) -> None:
-    """What the tests need of the repository."""
+    """Copy the parts of the repository that the tests need."""
     to.mkdir()
     for name in COPIED:
         if (ROOT / name).is_dir():
@@ -97,7 +98,7 @@ def copy_tree(to: Path) -> None:
 
 
 def each(copies: Sequence[Path], function: Callable[[Path, T], R], items: Iterable[T]) -> list[R]:
-    """`function` of a copy that nobody else uses and of each item."""
+    """Apply `function` to each item, with a copy of the repository that no other call uses."""
     spare = list(copies)
 
     def call(item: T) -> R:
@@ -112,10 +113,10 @@ def each(copies: Sequence[Path], function: Callable[[Path, T], R], items: Iterab
 
 
 def check_unchanged(copy: Path, tests: str) -> None:
-    """The tests pass without a change: or else every change would seem caught.
+    """Check that the tests pass without a change; otherwise every change would seem caught.
 
     Raises:
-      SystemExit: they do not, or the arguments are wrong.
+        SystemExit: they fail, or the arguments are wrong.
     """
     code, output = run_tests(copy, tests)
     if code != PASSED:
@@ -123,7 +124,7 @@ def check_unchanged(copy: Path, tests: str) -> None:
 
 
 def attempt(copy: Path, mutation: Mutation) -> Outcome:
-    """Makes the change, runs its tests, takes it back, says what came of it."""
+    """Apply the change, run its tests, revert it and return the outcome."""
     path = copy / PACKAGE / mutation.file
     text = path.read_text()
     start = time.monotonic()
@@ -140,7 +141,7 @@ def attempt(copy: Path, mutation: Mutation) -> Outcome:
 
 
 def run_tests(copy: Path, tests: str) -> tuple[int, str]:
-    """Runs pytest in the copy until a test fails; its exit code and output, -1 if it hangs."""
+    """Run pytest in the copy up to the first failure; return exit code (-1: hangs) and output."""
     command = [sys.executable, '-B', '-m', 'pytest', '-x', '-q', '-p', 'no:cacheprovider']
     try:
         done = subprocess.run(
@@ -157,7 +158,7 @@ def run_tests(copy: Path, tests: str) -> tuple[int, str]:
 
 
 def row(mutation: Mutation, outcome: Outcome) -> str:
-    """A line of the table: verdict, seconds, file, the change, the test."""
+    """Format a line of the table: verdict, seconds, file, change, test."""
     old, new = (text if len(text) <= WIDTH else f'{text[: WIDTH - 3]}...' for text in mutation[1:3])
     change = f'{mutation.file}: {old}  ->  {new}'
     return f'{outcome.verdict:<8} {outcome.seconds:5.0f} s  {change}  {outcome.test}'

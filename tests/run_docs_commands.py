@@ -1,11 +1,11 @@
-"""Runs the commands of the documentation on small data, and says which it left out and why.
+"""Run the commands of the documentation on small data, and list those skipped, with reasons.
 
     python -m tests.run_docs_commands [PART]
 
-In a temporary folder, with synthetic groups in place of the public sets and a run of one step in
-place of the runs that pages name. A training command is made small; of every other the words are
-those of the page but for the places of data. With PART only commands that contain it. Returns 1 if
-one failed.
+The commands run in a temporary folder, with synthetic groups instead of the public sets and a run
+of one step instead of the runs that pages name. Training commands are made small. All other
+commands keep the words of the page, except for data paths. With PART, only commands that contain it
+run. Returns 1 if a command failed.
 """
 
 import os
@@ -23,13 +23,13 @@ from tests import doc_blocks
 
 ROOT = doc_blocks.ROOT
 BASE = 'runs/duts_coco'
-# Where the commands of pages have data, and where it is here.
+# Data paths on the pages -> paths here.
 PLACES = {
     '/data/cosod': 'cosod',
     '/downloads/cosod': 'cosod',
     'FOLDER': BASE,
 }
-# What makes a training command small; the values of the page are dropped.
+# Flags that make a training command small; they replace the values of the page.
 SMALL = {
     '--config.data.image_size': '32',
     '--config.data.max_images': '2',
@@ -38,7 +38,7 @@ SMALL = {
     '--config.train.steps': '1',
     '--config.run.picture_every': '0',
 }
-DROPPED = ('--config.train.backbone_weights',)  # ImageNet's are not here
+DROPPED = ('--config.train.backbone_weights',)  # ImageNet weights are not available here
 LEFT_OUT = {
     r'^(python|gconet-jax) \S+$': 'a name, or runs until it is stopped',
     r'\.\.\.': 'a pattern',
@@ -53,7 +53,7 @@ LEFT_OUT = {
 
 
 def main(part: str = '') -> int:
-    """Returns the exit status."""
+    """Run the commands and return the exit status."""
     failed = 0
     with tempfile.TemporaryDirectory() as folder:
         here = Path(folder)
@@ -74,7 +74,7 @@ def main(part: str = '') -> int:
 
 
 def prepare(here: Path) -> None:
-    """Sets, photos, maps, weights and a run, below the names that pages give them."""
+    """Create sets, photos, maps, weights and a run under the names that the pages use."""
     for name in ('train.py', 'evaluate.py', 'predict.py', 'configs', 'gconet_jax'):
         (here / name).symlink_to(ROOT / name)
     shutil.copytree(ROOT / 'data', here / 'data')
@@ -84,7 +84,7 @@ def prepare(here: Path) -> None:
             shutil.copytree(here / 'base' / kind / 'synthetic_train', here / 'cosod' / kind / name)
         for name in ('CoCA', 'CoSOD3k', 'CoSal2015'):
             shutil.copytree(here / 'base' / kind / 'synthetic_test', here / 'cosod' / kind / name)
-    shutil.copytree(here / 'cosod', here / 'data' / 'sets', dirs_exist_ok=True)  # configs' root
+    shutil.copytree(here / 'cosod', here / 'data' / 'sets', dirs_exist_ok=True)  # default root
     photos = next((here / 'base' / 'images' / 'synthetic_test').iterdir())
     for name in ('photos', 'five'):
         shutil.copytree(photos, here / name)
@@ -101,14 +101,14 @@ def is_training(words: tuple[str, ...]) -> bool:
 
 
 def small(words: tuple[str, ...]) -> list[str]:
-    """A training command of one step, with a folder of its own."""
+    """Return a training command of one step, with its own folder."""
     kept = [word for word in words if not word.startswith((*SMALL, *DROPPED))]
     kept = [word.replace('--workdir=runs/', '--workdir=trained/') for word in kept]
     return [*kept, *(f'{name}={value}' for name, value in SMALL.items())]
 
 
 def make_runs(here: Path, words: list[str]) -> None:
-    """The run of `prepare` by each name below runs/ that a command reads."""
+    """Link the run of `prepare` under each name in runs/ that a command reads."""
     if is_training(tuple(words)):
         return
     read = [word for word in words if word.startswith(('--workdir=', '--model='))]

@@ -1,4 +1,4 @@
-"""The accelerator's benchmark, small and on the CPU: every kind of row runs, and parity holds."""
+"""The accelerator benchmark, small and on the CPU: every kind of row runs, and parity holds."""
 
 import importlib.util
 import json
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-# Errors on the released code's outputs that a platform may have, by precision. TF32 is the default
+# Largest allowed errors against the released code's outputs, by precision. TF32 is the default
 # precision of float32 on NVIDIA GPUs; bfloat16 is a setting of the network.
 BOUNDS = {
     'highest': {'x5_relative': 1e-4, 'prob': 1e-4, 'thresh': 1e-4},

@@ -1,4 +1,4 @@
-"""The three forms of the similarity are one function."""
+"""The three forms of the similarity compute the same function."""
 
 import functools
 
@@ -61,7 +61,7 @@ def test_forward_and_gradients_are_those_of_the_einsum(form, shape):
         assert np.abs(theirs).max() > 0
         np.testing.assert_allclose(ours, theirs, atol=1e-4 * float(jnp.abs(theirs).max()))
     padding = np.asarray(~valid)
-    assert not np.asarray(gradients[1])[padding].any()  # nobody looks at what is padding
+    assert not np.asarray(gradients[1])[padding].any()  # padding has no effect
 
 
 @pytest.mark.parametrize('form', FORMS[1:])
@@ -114,7 +114,7 @@ def test_the_kernel_finds_what_the_blocks_find(shape, dtype):
 
 
 def test_the_matrix_is_nowhere():
-    """Of the compiled gradient, no temporary is as large as the similarity."""
+    """No temporary of the compiled gradient is as large as the similarity."""
     n, s, d = 64, 64, 32
     shape = jax.ShapeDtypeStruct((1, n, s, d), jnp.float32)
     valid = jax.ShapeDtypeStruct((1, n), bool)

@@ -1,4 +1,4 @@
-"""The page: its limits, what it keeps, and a run of it in a real browser."""
+"""The web page: its limits, what it stores, and a session in a real browser."""
 
 import io
 import json
@@ -46,12 +46,12 @@ page.serve(golden, port=int(sys.argv[1]))
 
 
 def golden(images):
-    """Maps of what is golden, as the ring of the example is."""
+    """Return maps of golden pixels, the colour of the ring in the example."""
     return [np.clip((x[..., 0] - x[..., 2].astype(np.float32) - 60) / 60, 0, 1) for x in images]
 
 
 def photo(path, colour=(240, 170, 20), size=(80, 60)):
-    """A photo with a square of the colour."""
+    """Write a photo with a square of the given colour."""
     pixels = np.full((size[1], size[0], 3), 90, np.uint8)
     pixels[15:35, 20:40] = colour
     Image.fromarray(pixels).save(path)
@@ -236,7 +236,7 @@ def test_the_environment_is_left_as_it_was(monkeypatch, before):
 
 @pytest.fixture
 def server(tmp_path):
-    """Address of a page that is served in another process, whose files are in tmp_path / 'tmp'."""
+    """The address of a page served by another process, with its files in tmp_path / 'tmp'."""
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         port = free.getsockname()[1]
@@ -256,7 +256,7 @@ def server(tmp_path):
             yield f'http://127.0.0.1:{port}/'
             process.send_signal(signal.SIGTERM)
             process.wait(20)
-            assert not list((tmp_path / 'tmp').glob('gconet-jax-*'))  # nothing outlives the server
+            assert not list((tmp_path / 'tmp').glob('gconet-jax-*'))  # nothing remains
         finally:
             process.kill()
             process.wait()
@@ -264,7 +264,7 @@ def server(tmp_path):
 
 @pytest.fixture
 def browser(tmp_path):
-    """Chromium without a window, downloading to tmp_path / 'downloads'."""
+    """Headless Chromium that downloads to tmp_path / 'downloads'."""
     webdriver = pytest.importorskip('selenium.webdriver')
     chromium, driver = (shutil.which(name) for name in ('chromium', 'chromedriver'))
     if not chromium or not driver:
@@ -336,7 +336,7 @@ def test_in_a_browser(server, browser, tmp_path):
     before = sources('overlays')
 
     slider = elements('#threshold input[type=range]')[0]
-    slider.send_keys('\ue014' * 70)  # the right arrow
+    slider.send_keys('\ue014' * 70)  # the right arrow key
     _wait(lambda: sources('overlays')[:1] != before[:1])
     elements('button#pack')[0].click()
     says('The zip is packed.')

@@ -1,4 +1,4 @@
-"""Every operation equals PIL's on the same parameters, to one level."""
+"""Every operation matches PIL with the same parameters, to one level."""
 
 import dataclasses
 
@@ -17,7 +17,7 @@ EVERYTHING = AugmentConfig(pepper=0.01, crop=0.1)
 
 
 def photo(seed=0) -> np.ndarray:
-    """Smooth and rough at once, and of every level."""
+    """Return an image with smooth and rough parts and all levels."""
     rng = np.random.default_rng(seed)
     coarse = Image.fromarray(rng.integers(0, 256, (6, 6, 3), np.uint8))
     smooth = np.asarray(coarse.resize((SIZE, SIZE), Image.Resampling.BICUBIC)).astype(int)
@@ -168,15 +168,15 @@ def test_a_join_squeezes_both_images_and_their_masks():
         for shown, ends in ((joined[own], (0, 100)), (joined[~own], (150, 250))):
             assert (
                 max(abs(int(shown.min()) - ends[0]), abs(int(shown.max()) - ends[1])) <= 4
-            )  # all of it
+            )  # the whole image
         seen.add((across, bool(line[0])))
-    assert len(seen) == 4  # every way happens
+    assert len(seen) == 4  # all four arrangements occur
 
 
 def test_jigsaws_take_from_the_whole_batch_and_keep_the_masks_of_their_own_group():
     given = batch(count=8)
     images = jnp.concatenate([given['image'], given['image'][:, ::-1]])  # two pairs
-    level = np.uint8(10 + 60 * np.arange(4)).reshape(2, 2, 1, 1, 1, 1)  # of a group's images
+    level = np.uint8(10 + 60 * np.arange(4)).reshape(2, 2, 1, 1, 1, 1)  # one per group
     valid = jnp.concatenate([given['valid']] * 2)
     images = jnp.where(valid[..., None, None, None], level, jnp.zeros_like(images))
     masks = jnp.where(images[..., 0] > 0, jnp.uint8(255), jnp.uint8(0))
@@ -195,12 +195,12 @@ def test_jigsaws_take_from_the_whole_batch_and_keep_the_masks_of_their_own_group
 
 def test_intruders_come_from_other_groups_and_have_empty_masks():
     given = batch(count=16)
-    level = np.uint8([50, 150]).reshape(1, 2, 1, 1, 1, 1)  # of a group's images
+    level = np.uint8([50, 150]).reshape(1, 2, 1, 1, 1, 1)  # one level for each group's images
     images = jnp.where(given['valid'][..., None, None, None], level, jnp.zeros_like(given['image']))
     given |= {'image': images, 'mask': jnp.where(images[..., 0] > 0, jnp.uint8(255), jnp.uint8(0))}
     changed = augment.make_augment(dataclasses.replace(OFF, intruder=0.9), 0)(given, 3)
     x, y = np.asarray(changed['image'])[..., 0, 0, 0], np.asarray(changed['mask'])
-    assert not x[..., -1].any()  # no image is padding, and padding stays black
+    assert not x[..., -1].any()  # padding stays black
     intruding = (x != level[..., 0, 0, 0]) & np.asarray(given['valid'])
     assert 0 < intruding.sum() < given['valid'].sum()
     assert set(x[0, 0, :-1]) == set(x[0, 1, :-1]) == {50, 150}

@@ -1,4 +1,4 @@
-"""The model in the package: there, small, and of use without anything else."""
+"""The packaged model: present, small, and usable on its own."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ def test_predicts_at_once(tmp_path):
     assert cli.predict(arguments) == 0
     for photo in example():
         pixels = decode(photo.pixels).astype(int)
-        golden = pixels[..., 0] - pixels[..., 2] > 120  # the ring, which is on every photo
+        golden = pixels[..., 0] - pixels[..., 2] > 120  # the ring, which every photo shows
         path = tmp_path / 'out' / 'maps' / 'photos' / f'{photo.name}.png'
         found = np.asarray(Image.open(path)) / 255
         assert found[golden].mean() > 0.5

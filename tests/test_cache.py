@@ -1,4 +1,4 @@
-"""The cache of decoded images: whole, current, built once, or not there."""
+"""The cache of decoded images is complete, current and built once, or absent."""
 
 import errno
 import multiprocessing
@@ -95,11 +95,11 @@ def test_bad_images_stop_it_or_are_left_out(root):
     with pytest.raises(DataError, match=r'3 problems in 7 images:\n.*ant/01\.jpg'):
         build(root)
     assert folders(root) == []
-    for _ in range(2):  # built, then read
+    for _ in range(2):  # first built, then read
         cache = build(root, skip_bad=True)
         assert [[i.stem for i in g.images] for g in cache.groups] == [['00', '02'], ['00', '01']]
         assert_holds_the_files(cache)
-    with pytest.raises(DataError, match='3 problems'):  # who does not skip is told all the same
+    with pytest.raises(DataError, match='3 problems'):  # without skip_bad the error is still raised
         build(root)
 
 
@@ -138,7 +138,7 @@ def test_what_killed_builds_left_is_removed(root):
     stale = root / '.cache' / f'.{name}-x1y2z3'
     stale.mkdir()
     (stale / 'images.npy').write_bytes(b'')
-    other = root / '.cache' / f'.tiny-32-{name[-16:]}-x1y2z3'  # another process may be at it
+    other = root / '.cache' / f'.tiny-32-{name[-16:]}-x1y2z3'  # another process may still use it
     other.mkdir()
     (root / 'images/tiny/bee/01.jpg').touch()
     cache = build(root)
@@ -180,13 +180,13 @@ def test_what_the_disk_does_not_give_is_not_left_out_for_good(root, monkeypatch)
 
 @pytest.fixture(params=['as here', 'as on macOS'])
 def system(request, monkeypatch):
-    """Without `os.posix_fallocate`, as on macOS, too."""
+    """Run the test as is, and without `os.posix_fallocate`, as on macOS."""
     if request.param == 'as on macOS':
         monkeypatch.delattr(os, 'posix_fallocate', raising=False)
 
 
 def test_room_is_taken_on_every_system(root, system, monkeypatch):
-    monkeypatch.setattr(cache_lib, 'BLOCK_BYTES', 100)  # less than an array
+    monkeypatch.setattr(cache_lib, 'BLOCK_BYTES', 100)  # smaller than an array
     cache = build(root)
     assert_holds_the_files(cache)
     array = cache_lib._reserve(root / 'array.npy', (3, 700))
@@ -197,7 +197,7 @@ def test_room_is_taken_on_every_system(root, system, monkeypatch):
 def test_a_full_disk_is_said_before_anything_is_decoded(root, system, monkeypatch):
     monkeypatch.setattr(cache_lib, 'open_pair', lambda *_: pytest.fail('decoded'))
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))  # the same error path as a full disk
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))  # same error path as a full disk
     try:
         with pytest.raises(DataError, match=r'cannot build the cache .*data\.cache=False'):
             build(root)

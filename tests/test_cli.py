@@ -1,4 +1,4 @@
-"""Commands and configs: what is refused, and in which words."""
+"""Commands and configs: what they reject, and the wording of the errors."""
 
 import dataclasses
 import json
@@ -80,7 +80,7 @@ def test_command_without_arguments_shows_usage(monkeypatch, capsys):
 def test_serve_without_gradio_names_the_remedy(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, 'gradio', None)
     monkeypatch.delitem(sys.modules, 'gconet_jax.app.page', raising=False)
-    monkeypatch.delattr(gconet_jax.app, 'page', raising=False)  # of an import before
+    monkeypatch.delattr(gconet_jax.app, 'page', raising=False)  # from an earlier import
     assert cli.serve(['serve']) == 1
     assert "pip install 'gconet-jax[app]'" in capsys.readouterr().err
 

@@ -1,4 +1,4 @@
-"""Collectives read from compiled programs of known traffic, and from text in every form."""
+"""Collectives read from compiled programs with known traffic, and from text in every form."""
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ LENGTH = 256  # float32 on each device: 1 KiB
 
 
 def read(function):
-    """The collectives of `function` of an array of LENGTH on each of the eight devices."""
+    """Return the collectives of `function`, with LENGTH values on each of the eight devices."""
     mesh = jax.make_mesh((2, 4), tuple(MESH), axis_types=(AxisType.Auto,) * 2)
     every = P(tuple(MESH))
     spread = jax.shard_map(function, mesh=mesh, in_specs=every, out_specs=every, check_vma=False)

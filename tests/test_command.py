@@ -1,4 +1,4 @@
-"""What `evaluate.py` is asked for, and what it refuses before it scores anything."""
+"""The options of `evaluate.py`, and what it rejects before scoring."""
 
 import json
 
@@ -15,7 +15,7 @@ from gconet_jax.input_pipeline.groups import load_groups
 
 @pytest.fixture
 def data(tmp_path):
-    """Sets CoCA and CoSal2015, and of two methods maps of the first."""
+    """Create the sets CoCA and CoSal2015, and maps of CoCA by two methods."""
     write_set(tmp_path, 'CoCA', {'cat': 3, 'dog': 2})
     write_set(tmp_path, 'CoSal2015', {'cow': 2}, seed=1)
     for seed, name in enumerate(('one', 'two')):
@@ -34,7 +34,7 @@ def test_methods_side_by_side_on_the_sets_that_are_there(data, capsys):
     printed = capsys.readouterr().out
     content = json.loads((data / 'out' / 'scores.json').read_text())
     assert content['protocol'] == 'eval-co-sod'
-    assert list(content['sets']) == ['CoCA']  # no method has maps of CoSal2015, and no one asked
+    assert list(content['sets']) == ['CoCA']  # CoSal2015 has no maps and was not requested
     methods = content['sets']['CoCA']
     assert list(methods) == ['one', 'two', 'mine']
     both = [methods[name]['mean']['mae'] for name in ('one', 'two')]

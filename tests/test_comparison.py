@@ -1,4 +1,4 @@
-"""Deviation over runs and the paired bootstrap, against direct loops."""
+"""Deviations over runs and the paired bootstrap, compared with direct loops."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ def random_run(seed, sizes=SIZES, shift=0.0, protocol='eval-co-sod'):
         for i in range(size)
     )
     shapes = {name: (len(images), 9) for name in CURVES} | {'confidence': (len(images), 256)}
-    # Curves peak at different thresholds, so that it matters when the maximum is taken.
+    # Curves peak at different thresholds, so that the order of mean and maximum matters.
     scores = ImageScores._make(
         rng.uniform(0.2, 0.7, shapes.get(name, len(images))) for name in ImageScores._fields
     )
@@ -56,7 +56,7 @@ def test_best_methods_are_lowest_in_mae_and_highest_else():
 
 
 def slow_bootstrap(first, second, resamples, seed):
-    """The definition: images put together and scored anew for each draw."""
+    """Compute the bootstrap by definition: pool the images and score them for each draw."""
     groups = list(first[0].groups().values())
     counts = np.random.default_rng(seed).multinomial(
         len(groups), np.full(len(groups), 1 / len(groups)), resamples

@@ -1,4 +1,4 @@
-"""Every config file and row of the ablations: what it switches, and that its step is a program."""
+"""Every config file and ablation row: what it switches, and that its step compiles."""
 
 import dataclasses
 import functools
@@ -43,17 +43,17 @@ TERMS = {
 
 
 def load(name: str) -> Config:
-    """'<file>' or '<file>:<variant>', as the command line loads it."""
+    """Load '<file>' or '<file>:<variant>' as the command line does."""
     return from_config_dict(ConfigFileFlagParser('config').parse(f'{CONFIGS / name}'))
 
 
 def row(name: str) -> Config:
-    """Of the ablations."""
+    """Load a row of the ablations."""
     return load(f'ablations.py:{name}')
 
 
 def arrays(name: str) -> dict[str, int]:
-    """Sizes of the parameters and running statistics of a row: 'classifier/bias' -> 291."""
+    """Return parameter and running-statistic sizes of a row, such as 'classifier/bias' -> 291."""
     _, state = train_state.abstract(row(name))
     leaves = jax.tree_util.tree_leaves_with_path((state.params, state.batch_stats))
     return {jax.tree_util.keystr(p[1:], simple=True, separator='/'): x.size for p, x in leaves}
@@ -61,7 +61,7 @@ def arrays(name: str) -> dict[str, int]:
 
 @functools.cache
 def metrics_of_step(config: Config, pairs: int) -> set[str]:
-    """Traces and lowers the step of small groups; configs that make the same program share it.
+    """Trace and lower the step for small groups; configs with the same program share the result.
 
     `test_models.py` compiles and runs steps of these networks.
     """
@@ -90,7 +90,7 @@ def test_the_step_of_a_config_is_a_program(name):
 def test_rows_switch_what_table_1_says():
     def switches(name):
         model, loss = row(name).model, row(name).loss
-        # The fields of a switch turn together.
+        # The fields of a switch change together.
         (simplified,) = {
             model.laterals == 'conv',
             not model.block_after_upsampling,
@@ -144,7 +144,7 @@ def test_rows_of_table_2_differ_in_their_parameters():
     without, with_cem = arrays('t2_1'), arrays('t2_5')
     assert {name.split('/')[0] for name in without.keys() - with_cem.keys()} == {'predict'}
     assert {name.split('/')[0] for name in with_cem.keys() - without.keys()} == {'cem'}
-    # The RACM uses the map, the backbone and the classifier that there are.
+    # The RACM reuses the map, the backbone and the classifier.
     assert arrays('t2_2') == without
     assert arrays('t2_4') == without
     assert arrays('t2_3') == with_cem

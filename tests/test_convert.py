@@ -1,4 +1,4 @@
-"""Weights through every format and back, and training from them."""
+"""Weights converted to every format and back, and training from them."""
 
 import json
 
@@ -28,7 +28,7 @@ from gconet_jax.weights.torch_gconet import (
 
 @pytest.fixture(scope='module')
 def model():
-    return make_model(racm_mask='conv', k=300.0, k_fallback=50.0)  # as released, but for the width
+    return make_model(racm_mask='conv', k=300.0, k_fallback=50.0)  # as released, except width
 
 
 @pytest.fixture

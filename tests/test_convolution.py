@@ -1,4 +1,4 @@
-"""The convolution and its gradients are XLA's."""
+"""The convolution and its gradients match XLA's."""
 
 import jax
 import jax.numpy as jnp
@@ -41,7 +41,7 @@ def test_values_and_gradients(monkeypatch, inputs, outputs, size, block):
 
 
 def test_half_floats_are_summed_in_float32(monkeypatch):
-    monkeypatch.setattr(convolution, 'BLOCK', 1)  # a row at a time: many sums
+    monkeypatch.setattr(convolution, 'BLOCK', 1)  # one row at a time: many sums
     x, kernel = arrays(128, 8, 4, 8, 3)
     x, gradient = x + 0.3, xla(x, kernel) + 0.3
     exact = kernel_gradient(x, gradient, 3)
@@ -70,7 +70,7 @@ def test_winograd(height, width, inputs, outputs):
 
 def test_values_and_gradients_of_deep_layers():
     x, kernel = arrays(16, 32, 64, 80, 3)
-    kernel /= 24  # so that results are of size 1
+    kernel /= 24  # so that results are about 1
     assert multiplies_less(x, kernel)
     np.testing.assert_allclose(convolve(x, kernel), xla(x, kernel), atol=1e-5)
     ours = jax.grad(total(convolve), (0, 1))(x, kernel)

@@ -1,4 +1,4 @@
-"""Two processes over loopback: the numbers of one, a common start, a common end."""
+"""Two processes over loopback: same numbers as one, common start, common end."""
 
 import contextlib
 import functools
@@ -24,7 +24,7 @@ from gconet_jax.training import restore
 
 ROOT = Path(__file__).parent.parent
 SHAPES = [(2, 2), (1, 4)]
-TIMEOUT = 1800  # seconds; a busy machine takes many of them
+TIMEOUT = 1800  # seconds; a busy machine may need most of them
 
 
 def free_port() -> int:
@@ -35,10 +35,10 @@ def free_port() -> int:
 
 @functools.cache
 def xla_flags() -> str:
-    """The flags of the tests, and one for several processes on a CPU.
+    """Return the flags of the tests, plus one for several processes on a CPU.
 
-    XLA runs collectives that do not depend on each other in any order, unless it is told not to,
-    and two processes on a CPU with few threads then wait for different ones.
+    By default XLA runs independent collectives in any order. On a CPU with few threads, two
+    processes may then wait for different ones.
     """
     in_order = known_flags(('--xla_cpu_enable_concurrency_optimized_scheduler=false',))
     return ' '.join([os.environ['XLA_FLAGS'], *in_order])
@@ -99,14 +99,14 @@ def root(tmp_path_factory):
 def train_together(
     root: Path, folder: Path, cache: Path, *flags: str, late: tuple[str, str] = ('', '')
 ) -> tuple[list[int], list[str]]:
-    """Train in `folder / 'run'` with two processes of a device each; see `run_together`.
+    """Train in `folder / 'run'` with two processes of one device each; see `run_together`.
 
     Args:
-      root: the data.
-      folder: the folder of the config and the run.
-      cache: the compilation cache of both processes.
-      flags: those of train.py.
-      late: what happens late in each process, as `late_process.py` takes it.
+      root: folder of the data.
+      folder: folder of the config and the run.
+      cache: compilation cache of both processes.
+      flags: flags of train.py.
+      late: what is late in each process, in the format of `late_process.py`.
     """
     folder.mkdir(exist_ok=True)
     several = [f'--coordinator=localhost:{free_port()}', '--processes=2']
@@ -119,7 +119,7 @@ def train_together(
 
 @pytest.fixture(scope='module')
 def started(root, tmp_path_factory):
-    """Two steps of two processes from an empty cache: the folder, the cache, the outputs."""
+    """Run two steps in two processes from an empty cache; return folder, cache and outputs."""
     folder, cache = tmp_path_factory.mktemp('two'), tmp_path_factory.mktemp('cache')
     statuses, outputs = train_together(root, folder, cache, '--config.train.steps=2')
     assert statuses == [0, 0], outputs
@@ -128,11 +128,11 @@ def started(root, tmp_path_factory):
 
 @pytest.mark.slow
 def test_run_of_two_processes_goes_on_in_one(root, started, tmp_path):
-    """Two processes make the first steps, one the last."""
+    """Two processes run the first steps, one process the last."""
     folder, _, outputs = started
     test_training.train(test_training.config(root, steps=3), tmp_path / 'whole')
     assert 'in all' in outputs[0]
-    assert 'in all' not in outputs[1]  # the first alone speaks
+    assert 'in all' not in outputs[1]  # only the first process prints
     workdir = tmp_path / 'run'
     shutil.copytree(folder / 'run', workdir)
     assert [line['step'] for line in test_training.lines(workdir)] == [1, 2]
@@ -141,14 +141,14 @@ def test_run_of_two_processes_goes_on_in_one(root, started, tmp_path):
     losses = [test_training.lines(folder) for folder in (workdir, tmp_path / 'whole')]
     ours, theirs = ([line['loss'] for line in several] for several in losses)
     assert len(ours) == len(set(ours)) == 3
-    # The same to rounding, which the steps of a random network with k = 300 amplify.
+    # Equal except for rounding, which the steps of a random network with k = 300 amplify.
     np.testing.assert_allclose(ours[0], theirs[0], rtol=1e-5)
     np.testing.assert_allclose(ours, theirs, rtol=5e-3)
 
 
 @pytest.mark.slow
 def test_processes_start_together_from_a_cache_that_one_of_them_uses(root, started, tmp_path):
-    """JAX keeps process 0's programs alone, so that the other compiles again."""
+    """JAX caches only the programs of process 0, so the other process compiles again."""
     _, cache, _ = started
     assert list(cache.glob('jit_step*'))
     statuses, outputs = train_together(root, tmp_path / 'warm', cache, '--config.train.steps=2')
@@ -157,7 +157,7 @@ def test_processes_start_together_from_a_cache_that_one_of_them_uses(root, start
 
 @pytest.mark.slow
 def test_processes_wait_for_a_late_one(root, started, tmp_path):
-    """Each delay is beyond the 30 s after which a collective on CPUs gives up."""
+    """Each delay exceeds the 30 s after which a collective on CPUs times out."""
     folder, cache, _ = started
     shutil.copytree(folder, tmp_path / 'late')
     flags = ('--config.train.steps=3', '--config.run.picture_every=1')

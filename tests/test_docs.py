@@ -1,4 +1,4 @@
-"""What the documentation shows: commands that exist, code that runs, links that lead somewhere."""
+"""The documentation: its commands exist, its code runs, and its links resolve."""
 
 import argparse
 import dataclasses
@@ -20,17 +20,17 @@ from tests import run_docs_commands
 
 ROOT = doc_blocks.ROOT
 COMMANDS = doc_blocks.commands()
-# What pages leave out, or leave to the reader.
+# Text that pages omit or leave to the reader.
 PLACEHOLDERS = {'...': '--config=configs/duts.py', '--config=...': '--config=configs/duts.py'}
 
 
 class Parsed(Exception):  # noqa: N818
-    """The arguments are known; the command itself is not to run."""
+    """Raised once the arguments are parsed, so that the command does not run."""
 
 
 @pytest.fixture
 def parse_only(monkeypatch):
-    """Commands raise `Parsed` where they would begin."""
+    """Make commands raise `Parsed` where they would start."""
     parse = argparse.ArgumentParser.parse_args
 
     def parse_args(self, args=None, namespace=None):
@@ -73,12 +73,12 @@ def test_a_command_is_one_there_is(command, parse_only, monkeypatch):
 
 
 def begins(command):
-    """What ends it: a page may also name a command, without what it needs."""
+    """Return what ends the command; a page may also name a command without its arguments."""
     return (Parsed, SystemExit) if len(command.words) == 2 else Parsed
 
 
 def start_script(script, end):
-    """Up to where it has read `sys.argv`."""
+    """Run a script until it has parsed `sys.argv`."""
     text = (ROOT / script).read_text()
     if 'gconet_jax import cli' in text:
         with pytest.raises(end):
@@ -93,7 +93,7 @@ def start_script(script, end):
 
 
 def extras(arguments):
-    """Of this project, named in the arguments of pip."""
+    """Return this project's extras in the arguments of pip."""
     named = re.findall(r'(?:^| )(?:gconet-jax|\.)\[([\w,]+)\]', ' '.join(arguments))
     return {extra for names in named for extra in names.split(',')}
 

@@ -1,4 +1,4 @@
-"""The page about scored maps."""
+"""The HTML report on scored maps."""
 
 import base64
 import io
@@ -20,7 +20,7 @@ NASTY = '<script>alert("x")</script>'
 
 
 class Page(HTMLParser):
-    """Texts, pictures and links of a page; fails if its tags are not balanced."""
+    """Texts, pictures and links of a page; fails on unbalanced tags."""
 
     def __init__(self, text):
         super().__init__()
@@ -45,7 +45,7 @@ class Page(HTMLParser):
 
 
 def random_run(folder, groups, seed, shift=0.0):
-    """Random scores of small pictures, which all methods share."""
+    """Return random scores of small pictures, which all methods share."""
     rng = np.random.default_rng(seed)
     images = []
     for group, count in groups.items():
@@ -108,14 +108,14 @@ def test_pictures_decode(board, tmp_path):
     _, page = page_of(board, tmp_path / 'report.html')
     kinds = [source.split(';')[0] for source in page.sources]
     assert kinds.count('data:image/svg+xml') == 4
-    assert kinds.count('data:image/jpeg') == 5 + 4  # of 9 images, half are called the worst
+    assert kinds.count('data:image/jpeg') == 5 + 4  # half of the 9 images count as the worst
     for source in page.sources:
         content = base64.b64decode(source.split(',')[1], validate=True)
         if 'svg' in source[:20]:
             assert b'</svg>' in content
         else:
             picture = Image.open(io.BytesIO(content))
-            assert picture.size == (4 * 147 + 3 * curves.GAP, curves.TILE)  # 40 by 30, four times
+            assert picture.size == (4 * 147 + 3 * curves.GAP, curves.TILE)  # 4 tiles of ratio 4:3
 
 
 def test_images_go_from_worst_to_best(board, tmp_path):

@@ -1,4 +1,4 @@
-"""From a device program to scores: the stages overlap, and what is scored is what is written."""
+"""From a device program to scores: the stages overlap, and the written maps are scored."""
 
 import threading
 import time
@@ -10,19 +10,19 @@ from tiny_data import write_set
 from gconet_jax.evaluation import evaluator, scoring
 from gconet_jax.input_pipeline.groups import load_groups
 
-DEVICE_SECONDS = 0.6  # for a group of ten: 17 images a second
+DEVICE_SECONDS = 0.6  # per group of ten: 17 images per second
 
 
 @pytest.fixture(scope='module')
 def sets(tmp_path_factory):
-    """Twenty groups of ten photographs of an ordinary size."""
+    """Twenty groups of ten photographs of ordinary size."""
     root = tmp_path_factory.mktemp('data')
     write_set(root, 'A', {f'group{i}': 10 for i in range(20)}, size=(400, 300))
     return {'A': load_groups(root, 'A')}
 
 
 def blob(images, valid):
-    """Stands in for the network: brightness, smooth enough to compress as maps do."""
+    """Replace the network: brightness, as smooth and compressible as real maps."""
     grey = images.mean(axis=-1, dtype=np.float32) / 255
     return np.broadcast_to(grey.mean(axis=-1, keepdims=True), grey.shape)
 
@@ -37,9 +37,9 @@ def test_maps_written_are_the_maps_scored(sets, tmp_path):
     assert all(image.map.is_file() and image.image is not None for image in scores.images)
 
 
-@pytest.mark.slow  # what it measures needs both cores to itself
+@pytest.mark.slow  # needs both cores for its measurement
 def test_stages_overlap(sets, tmp_path):
-    """Decoding, writing and scoring hide behind a device that takes its time."""
+    """Decoding, writing and scoring run while a slow device computes."""
 
     def device(images, valid):
         time.sleep(DEVICE_SECONDS)

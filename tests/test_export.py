@@ -1,4 +1,4 @@
-"""The network in other formats gives the same maps, of any number of images."""
+"""The exported network gives the same maps for any number of images."""
 
 import sys
 
@@ -21,7 +21,7 @@ NEWEST_OPSET, NEWEST_IR = 21, 10  # of onnxruntime 1.20, the oldest that the ext
 
 @pytest.fixture(scope='module')
 def model():
-    return make_model(k=1e4, k_fallback=2.0)  # which falls back, inside the file
+    return make_model(k=1e4, k_fallback=2.0)  # triggers the fallback inside the file
 
 
 def differences(outputs, model, group):
@@ -35,7 +35,7 @@ def differences(outputs, model, group):
 
 
 def onnx_differences(model, path, *, counts=COUNTS, expected=None, **options):
-    """Largest difference of onnxruntime's outputs from JAX's, for groups of several sizes."""
+    """Return the largest difference between onnxruntime and JAX, for groups of several sizes."""
     runtime = pytest.importorskip('onnxruntime')
     export_onnx(model, path, image_size=SIZE, **options)
     session = runtime.InferenceSession(path)
@@ -72,7 +72,7 @@ def test_onnx_of_each_config(changes, tmp_path):
 
 
 def test_onnx_of_resnet50(tmp_path):
-    # The random weights amplify rounding: in JAX, folding batch norm alone changes maps by 1e-4.
+    # Random weights amplify rounding: in JAX, folding batch norm alone changes maps by 1e-4.
     model = make_model(backbone='resnet50')
     assert onnx_differences(model, tmp_path / 'm.onnx', counts=(3,)) < 1e-3
 

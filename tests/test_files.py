@@ -1,4 +1,4 @@
-"""Image files of every odd kind: read right, or refused by name."""
+"""Unusual image files are read correctly, or rejected by name."""
 
 import struct
 import subprocess
@@ -106,7 +106,7 @@ def test_reading_in_threads_leaves_the_filters_of_warnings_alone(tmp_path):
 
 
 def test_warnings_of_pil_are_not_printed(tmp_path):
-    Image.new('1', (10_000, 10_000)).save(tmp_path / 'x.png')  # PIL warns of 89 megapixels
+    Image.new('1', (10_000, 10_000)).save(tmp_path / 'x.png')  # PIL warns above 89 megapixels
     script = (
         'import pathlib, sys\n'
         'from gconet_jax.input_pipeline.files import DataError, size_of\n'
@@ -148,7 +148,7 @@ def test_an_image_turned_by_exif_under_an_upright_mask_is_explained(tmp_path):
 
 @pytest.fixture
 def mixed(tmp_path):
-    """A set in which half of the files are odd, and only three of them wrong."""
+    """A set in which half of the files are unusual, but only three are invalid."""
     write_set(tmp_path, 'tiny', {'a group': 4, 'größe': 3, 'one': 1})
     for junk in ('images/tiny/__MACOSX', 'images/tiny/.cache'):
         (tmp_path / junk).mkdir()

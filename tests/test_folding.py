@@ -1,4 +1,4 @@
-"""Batch norm folded into the convolutions, for every network that the configs can ask for."""
+"""Batch norm folded into the convolutions, for every network that the configs allow."""
 
 import dataclasses
 
@@ -17,12 +17,12 @@ from gconet_jax.models.layers import BatchNorm
 from gconet_jax.weights.folding import fold
 from gconet_jax.weights.torch_gconet import variables
 
-# The networks of configs/, each once: other config files change data and training alone.
+# The distinct networks of configs/; other config files only change data and training.
 NETWORKS = {
     dataclasses.replace(from_config_dict(ablations.get_config(row)).model): row
     for row in ablations.ROWS
 } | {released(Config()).model: 'released'}
-# What no config file has, but the command line can ask for.
+# Networks in no config file that the command line allows.
 MIXED = {
     ModelConfig(backbone='vgg16'): 'decoder_only',
     ModelConfig(batch_norm=False): 'backbone_only',
@@ -31,7 +31,7 @@ MIXED = {
 
 
 def changes(config: ModelConfig) -> dict:
-    """The fields that make it another network, for `make_model`, which sets the width."""
+    """Return the fields that differ from the default, for `make_model`, which sets the width."""
     default = ModelConfig()
     return {
         field.name: getattr(config, field.name)
@@ -41,7 +41,7 @@ def changes(config: ModelConfig) -> dict:
 
 
 def trained_model(config: ModelConfig):
-    """Small, its scales and shifts away from 1 and 0 as well, some negative."""
+    """Return a small model with scales and shifts away from 1 and 0, some of them negative."""
     model = make_model(**changes(config))
     rng = np.random.default_rng(2)
     for _, module in nnx.iter_modules(model):
@@ -66,7 +66,7 @@ def test_the_maps_stay(config):
     expected, got = whole_batch(model, group), whole_batch(folded, group)
     np.testing.assert_allclose(got.prob, expected.prob, rtol=0, atol=1e-4)
     np.testing.assert_allclose(got.thresh, expected.thresh, rtol=0, atol=1e-4)
-    assert expected.prob.std() > 1e-3  # the maps are not flat
+    assert expected.prob.std() > 1e-3  # the maps are not constant
 
 
 def test_without_batch_norm_every_bit_stays():

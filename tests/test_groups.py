@@ -1,4 +1,4 @@
-"""The layout on disk, and what is said when it is not as it should be."""
+"""The layout on disk, and the errors when it is wrong."""
 
 import re
 import shutil
@@ -174,7 +174,7 @@ def test_check_shows_ten_and_counts_the_rest(tmp_path):
 
 
 def test_images_of_implausible_size_are_refused(root, monkeypatch):
-    # 480 pixels are between the limit, where PIL itself only warns, and twice the limit.
+    # 480 pixels exceed the limit, where PIL itself only warns, but not twice the limit.
     monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 400)
     with pytest.raises(DataError, match=r'00\.jpg: 24 x 20 pixels are more than 400'):
         open_image(root / 'images/tiny/cat/00.jpg', 'RGB')

@@ -1,4 +1,4 @@
-"""Memory that is freed stays with the process."""
+"""Freed memory stays with the process."""
 
 import platform
 import subprocess

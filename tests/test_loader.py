@@ -1,4 +1,4 @@
-"""Batches: contents, padding, and a stream that no number of workers changes."""
+"""Batches: contents, padding, and a stream that is independent of the number of workers."""
 
 import itertools
 
@@ -68,7 +68,7 @@ def test_batch_holds_the_pairs_of_its_step_and_shares_a_bucket(root):
     groups = [load_groups(root, name) for name in ('small', 'large')]
     samplers = [PairSampler(several, 6, 5) for several in groups]
     for step, batch in enumerate(take(train_iterator(root), 4)):
-        # Pairs of the small set alone would fit 4; those of the large one need 8.
+        # Pairs of the small set alone would fit in 4; those of the large one need 8.
         assert {k: (v.shape, v.dtype.name) for k, v in batch.items()} == {
             'image': ((2, 2, 8, SIZE, SIZE, 3), 'uint8'),
             'mask': ((2, 2, 8, SIZE, SIZE), 'uint8'),
@@ -107,7 +107,7 @@ def test_workers_give_the_same_stream_and_state(root):
         assert_same(take(iterator, 1), reference[4:5])
     finally:
         iterator.close()
-    # The state of two workers goes on without any.
+    # A stream saved with two workers resumes without workers.
     resumed = train_iterator(root)
     resumed.set_state(state)
     assert_same(take(resumed, 4), reference[4:])

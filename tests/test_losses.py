@@ -1,4 +1,4 @@
-"""Each term of the loss: hand-computed values, and gradients against finite differences."""
+"""Each loss term: hand-computed values, and gradients against finite differences."""
 
 import jax
 import jax.numpy as jnp
@@ -89,7 +89,7 @@ def test_odd_groups_leave_the_middle_image_out():
 
 
 def test_equal_images_have_a_gradient():
-    """Of two copies of a file, the distance is 0, where a square root has no derivative."""
+    """Two copies of a file have distance 0, where the square root has no derivative."""
     features = FEATURES.at[:, 2:4].set(FEATURES[:, :2])
     grad = jax.grad(losses.group_triplet)(features, VALID, margin=9.0)  # above any distance
     assert np.isfinite(grad).all()

@@ -1,4 +1,4 @@
-"""The same numbers on any mesh of devices, and pairs one after another."""
+"""The same numbers on any mesh of devices, and with pairs in sequence."""
 
 import functools
 import types
@@ -18,7 +18,7 @@ MORE_SHAPES = [(2, 1), (1, 2), (2, 2), (1, 4), (1, 8)]
 
 
 def batch() -> dict[str, np.ndarray]:
-    """Two pairs of groups of at most 8 images, one of 5."""
+    """Return two pairs of groups of up to 8 images; one pair has 5."""
     rng = np.random.default_rng(0)
     valid = np.ones((2, 2, 8), bool)
     valid[1, :, 5:] = False
@@ -82,7 +82,7 @@ def test_a_mesh_that_does_not_fit_names_the_field(shape):
 
 
 def of_processes(devices_of_each, shape):
-    """A mesh whose devices belong to processes in turn."""
+    """Return a mesh whose devices belong to consecutive processes."""
     count = shape[0] * shape[1]
     devices = [types.SimpleNamespace(process_index=i // devices_of_each) for i in range(count)]
     return types.SimpleNamespace(

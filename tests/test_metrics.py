@@ -1,4 +1,4 @@
-"""Scores of one image beside the formulas, PySODMetrics, golden numbers, and cases by hand."""
+"""Scores of one image against the formulas, PySODMetrics, golden numbers and hand-made cases."""
 
 import json
 import warnings
@@ -15,8 +15,8 @@ GOLDEN = Path(__file__).parent / 'golden' / 'metrics'
 EXPECTED = json.loads((GOLDEN / 'expected.json').read_text())
 CURVES = ('precision', 'recall', 'false_positive_rate', 'fmeasure', 'emeasure', 'iou', 'dice')
 
-# Units in the last place by which torch.linspace(0, 1 - 1e-10, 255) of torch 2.13 on a CPU differs
-# from the nearest float32 to i / 254.
+# Differences, in units in the last place, of torch.linspace(0, 1 - 1e-10, 255) of torch 2.13 on a
+# CPU from the nearest float32 to i / 254.
 LINSPACE = {9: -1, 13: -1, 18: -1, 26: -1, 36: -1, 52: -1, 72: -1, 104: -1, 174: 1, 238: 1}
 
 
@@ -52,17 +52,17 @@ def test_weighted_fmeasure_equals_pysodmetrics(start):
         prediction, truth = random_pair(seed)
         truth = np.where(truth >= 128, 255, 0).astype(np.uint8)  # the library cuts above 128
         if prediction.min() == prediction.max():
-            continue  # not normalised by the library
+            continue  # the library does not normalise this one
         ours, theirs = metrics.score_image(prediction, truth), pysod(prediction, truth)
         np.testing.assert_allclose(ours.wfmeasure, theirs['wfmeasure'], rtol=0, atol=1e-6)
 
 
 def pysod(prediction, truth):
-    """The library's own numbers for one image, by its classes of one measure each."""
+    """Return the library's numbers for one image, from its classes for single measures."""
     import py_sod_metrics as library
 
     with warnings.catch_warnings():
-        warnings.simplefilter('ignore')  # of a class to go, and of means of nothing
+        warnings.simplefilter('ignore')  # a deprecated class, and means of empty arrays
         measures = [
             getattr(library, name)()
             for name in ('MAE', 'Smeasure', 'Emeasure', 'Fmeasure', 'WeightedFmeasure')
@@ -98,7 +98,7 @@ def test_thresholds_are_those_of_torch():
     assert {int(i): int(units[i]) for i in np.flatnonzero(units)} == LINSPACE
 
 
-# --- By hand.
+# --- Hand-computed cases.
 
 
 def test_perfect_map():
@@ -107,7 +107,7 @@ def test_perfect_map():
     scores = summarize(stack([metrics.score_image(truth, truth)]))
     assert scores['mae'] == 0
     assert scores['max_fmeasure'] == pytest.approx(1)
-    # 254 thresholds are met exactly; at the first everything is on, so P = 6 / 24 and R = 1.
+    # 254 thresholds match exactly; at the first every pixel is on, so P = 6 / 24 and R = 1.
     assert scores['mean_fmeasure'] == pytest.approx((254 + 1.3 * 0.25 / 1.075) / 255)
     assert scores['max_emeasure'] == pytest.approx(24 / 23)
     for name in ('smeasure', 'wfmeasure', 'max_iou', 'max_dice', 'adaptive_iou', 'ap'):
@@ -129,7 +129,7 @@ def test_two_by_two_by_hand():
     truth = np.array([[0, 255], [0, 255]], np.uint8)
     got = metrics.score_image(prediction, truth)
     assert got.mae == pytest.approx((0 + 191 + 127 + 1) / 255 / 4)
-    # Thresholds 0, 63 / 254, 127 / 254 = 1 / 2 and 1 pass 4, 3, 2 and 1 pixels.
+    # Thresholds 0, 63 / 254, 127 / 254 = 1 / 2 and 1 are reached by 4, 3, 2 and 1 pixels.
     at = [0, 63, 65, 127, 128, 254]
     np.testing.assert_allclose(got.precision[at], [1 / 2, 2 / 3, 1 / 2, 1 / 2, 1, 1])
     np.testing.assert_allclose(got.recall[at], [1, 1, 1 / 2, 1 / 2, 1 / 2, 1 / 2])
@@ -164,14 +164,14 @@ def test_empty_and_full_truth():
     assert full.smeasure == pytest.approx(1.6 / 4)
     assert np.all(empty.fmeasure == 0)
     assert empty.wfmeasure == 0
-    np.testing.assert_allclose(empty.emeasure, 0.25 * 4 / 3)  # centred truth is 0: no alignment
+    np.testing.assert_allclose(empty.emeasure, 0.25 * 4 / 3)  # the centred truth is 0: no alignment
 
 
 def test_a_grey_constant_quadrant_is_alike():
     truth = np.zeros((40, 40), np.uint8)
-    truth[20:, 20:] = 255  # a centroid at (30, 30): the quadrant above it is background
+    truth[20:, 20:] = 255  # centroid at (30, 30): the quadrant above it is background
     prediction = np.where(truth > 0, 255, 77).astype(np.uint8)
-    prediction[35:, :3] = 0  # so that 77 is no black
+    prediction[35:, :3] = 0  # so that 77 is not black
     with_grey = metrics.score_image(prediction, truth).smeasure
     prediction[:30, :30] = np.where(prediction[:30, :30] == 77, 78, prediction[:30, :30])
     assert with_grey == pytest.approx(metrics.score_image(prediction, truth).smeasure, abs=0.01)
@@ -190,7 +190,7 @@ def test_balanced_error_rate_is_the_least_mean_of_misses_and_false_alarms():
     truth = np.zeros((4, 4), np.uint8)
     truth[0] = 255  # 4 pixels of 16
     prediction = np.where(truth > 0, 255, 0).astype(np.uint8)
-    prediction[0, 0], prediction[1, :3] = 0, 255  # misses 1 of 4, raises 3 false alarms among 12
+    prediction[0, 0], prediction[1, :3] = 0, 255  # 1 of 4 missed, 3 false alarms among 12
     scores = metrics.score_image(prediction, truth)
     assert summarize(stack([scores]))['min_ber'] == pytest.approx((1 / 4 + 3 / 12) / 2)
 

@@ -1,4 +1,4 @@
-"""The network: padding, switches of the paper's tables, and the pieces that have exact answers."""
+"""The network: padding, the switches of the paper's tables, and parts with exact answers."""
 
 import dataclasses
 
@@ -26,7 +26,7 @@ from gconet_jax.training.mesh import make_mesh
 
 SMALL = ModelConfig(width=0.125, num_classes=5)
 
-# Rows of the paper's Tables 1 and 2, as switches.
+# Switches of the rows of the paper's Tables 1 and 2.
 NO_EXTRAS = {'cem': False, 'racm': False}
 ROWS = {
     't1_1': {
@@ -54,7 +54,7 @@ ROWS = {
 
 
 def batch(n: int, padding: int = 0, size: int = 32) -> dict[str, jax.Array]:
-    """One pair of groups of n random images; padding images hold noise that must not matter."""
+    """Return one pair of groups of n random images; padding holds noise that must not matter."""
     rng = np.random.default_rng(0)
     total = n + padding
     image = rng.integers(0, 256, (1, 2, n, size, size, 3), np.uint8)
@@ -98,7 +98,7 @@ def test_the_consensus_is_the_mean_of_the_valid_images():
     np.testing.assert_allclose(shared[:, 0, 0, 0], expected, rtol=1e-5, atol=1e-7)
 
 
-# test_configs.py lowers them all; the others run among the long tests.
+# test_configs.py lowers all of them; the others run with the slow tests.
 QUICK = ('t1_1', 't2_2', 'released', 'no_group')
 
 
@@ -106,7 +106,7 @@ QUICK = ('t1_1', 't2_2', 'released', 'no_group')
     'name', [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in ROWS]
 )
 def test_switches_train(name):
-    """One step of each row of the ablations: finite losses, and every parameter is reached."""
+    """One step of each ablation row has finite losses and reaches every parameter."""
     model = dataclasses.replace(SMALL, **ROWS[name])
     loss = LossConfig() if model.racm else LossConfig(gst=0.0)
     config = Config(model=model, loss=loss)
@@ -138,7 +138,7 @@ def test_a_model_without_batch_norm_segments():
 def test_the_contrast_is_with_the_consensus_of_the_other_group():
     config = dataclasses.replace(SMALL, acm=False, racm=False)
     model = with_running_average(GCoNetPlus(config, rngs=nnx.Rngs(0)))
-    # Before training, attention is nearly zero, and so is what it makes of the two groups.
+    # Before training, attention and its output for the two groups are nearly zero.
     model.gam.value.kernel.set_value(1e4 * model.gam.value.kernel[...])
     graph, weights = nnx.split(model)
     given = batch(2)
@@ -178,7 +178,7 @@ def test_the_second_pass_sees_the_image_under_its_map():
 
 
 def test_a_side_output_does_not_see_the_lateral_of_its_stage():
-    """As released: it is of the upsampled features, to which the lateral is yet to be added."""
+    """As released: it uses the upsampled features before the lateral is added."""
     decoder = Decoder(
         (2, 4, 4, 8, 16),
         4,
@@ -195,7 +195,7 @@ def test_a_side_output_does_not_see_the_lateral_of_its_stage():
     run = nnx.jit(lambda decoder, skips: decoder(top, skips, (32, 32), valid))
     before = run(decoder, tuple(skips))
     for stage, side in enumerate(before.side_logits):
-        own = 2 - stage  # the stage's skip: x3, x2, x1
+        own = 2 - stage  # the skip connection of the stage: x3, x2, x1
         changed = [skip + 1 if i == own else skip for i, skip in enumerate(skips)]
         after = run(decoder, tuple(changed))
         np.testing.assert_array_equal(after.side_logits[stage], side)
@@ -216,7 +216,7 @@ def test_config_refuses_masked_gst_without_racm():
 def test_released_parameter_counts():
     model = GCoNetPlus(ModelConfig(racm_mask='conv'), rngs=nnx.Rngs(0))
     params = nnx.state(model, nnx.Param)
-    # All but the 788,001 that the released code never uses.
+    # All except the 788,001 that the released code never uses.
     assert sum(x.size for x in jax.tree.leaves(params)) == 18_415_048 - 788_001
     training_only = [model.gcm, model.classifier, model.mask]
     unused = sum(x.size for m in training_only for x in jax.tree.leaves(nnx.state(m, nnx.Param)))
@@ -236,7 +236,7 @@ def test_k_switches_where_exp_overflows(lowest, fell_back):
         assert np.isinf(np.exp(np.float32(-300) * np.asarray(prob - thresh))).any() == fell_back
     k = 50 if fell_back else 300
     np.testing.assert_allclose(result.logits, k * np.asarray(prob - thresh), rtol=1e-6)
-    # The image at fault is padding: it must not matter.
+    # The overflow is in a padding image, so it must not matter.
     result = binarise(prob, thresh, jnp.array([True, False]), k=300, k_fallback=50)
     assert not result.fell_back
 

@@ -1,4 +1,4 @@
-"""What is made of a photo and its map: pictures, co-segmentation, thumbnails, whole files."""
+"""The outputs for a photo and its map: pictures, co-segmentation, thumbnails, atomic files."""
 
 import cv2
 import numpy as np
@@ -16,7 +16,7 @@ def disc(height, width, y, x, radius):
 
 
 def photo_of(mask):
-    """The object red, the rest green, with noise."""
+    """Return a noisy photo with a red object on green."""
     noise = np.random.default_rng(0).integers(0, 40, (*mask.shape, 3))
     return (np.where(mask[..., None] > 0, [200, 20, 20], [20, 200, 20]) + noise).astype(np.uint8)
 

@@ -1,4 +1,4 @@
-"""The pair of a step is a pure function of (seed, step) with the properties of the paper's."""
+"""The pair of a step is a pure function of (seed, step) with the paper's properties."""
 
 from pathlib import Path
 
@@ -75,7 +75,7 @@ def test_seeds_and_sets_have_streams_of_their_own():
 
 
 def test_the_stream_stays_what_it_was():
-    # A change of these numbers breaks the resumption of every run that is under way.
+    # Changing these numbers would change the batches of every run that resumes.
     pair = PairSampler(make_groups(COUNTS), 4, 0).pair(10)
     assert pair.groups == (0, 4)
     assert [images.tolist() for images in pair.images] == [[3, 2, 1, 4], [18, 12, 16, 4]]

@@ -20,7 +20,7 @@ from gconet_jax.weights import torch_gconet
 
 
 def nchw(x):
-    """(N, h, w, C) -> (N, C, h, w)."""
+    """Transpose (N, h, w, C) to (N, C, h, w)."""
     return np.asarray(x).transpose(0, 3, 1, 2)
 
 
@@ -67,7 +67,7 @@ def test_eval(path):
 
 
 def case(path, pairs, images):
-    """A case on a mesh of so many devices, its pair taken `pairs` times."""
+    """Return a case on `pairs` x `images` devices, with its pair repeated `pairs` times."""
     slow = pytest.mark.slow if pairs * images > 1 else ()
     return pytest.param((path, pairs, images), id=f'{path.stem}-{pairs}x{images}', marks=slow)
 
@@ -82,7 +82,7 @@ def meshes(path):
     params=[case(path, *m) for path in golden_cases.cases('train_*.npz') for m in meshes(path)],
 )
 def trained(request):
-    """A training case, its expected arrays, and what one of our steps makes of it."""
+    """A training case, its expected arrays, and the result of one of our steps."""
     path, pairs, images = request.param
     meta, golden = golden_cases.load(path)
     config = golden_cases.released_config(meta)
@@ -95,7 +95,7 @@ def trained(request):
     as_params = ravel_pytree(state.params)[1]
     after, metrics = train_step.make_train_step(graph, config, mesh)(state, batch)
     metrics['loss'] /= pairs
-    # Adam's first moment, after one step, is the gradient but for a factor.
+    # After one step, Adam's first moment is the gradient times a constant.
     grads = as_params(after.opt_state[0].mu / (1 - config.train.b1) / pairs)
     merged = nnx.merge(graph, after.params, after.frozen, after.batch_stats)
     meta |= {'pairs': pairs, 'devices': pairs * images}
@@ -103,7 +103,7 @@ def trained(request):
 
 
 def by_torch_name(graph, tree, after):
-    """The leaves of `tree`, which has the structure of the params, by their released names."""
+    """Return the leaves of `tree`, a tree like the params, by their released names."""
     frozen = jax.tree.map(jnp.zeros_like, after.frozen)
     stats = jax.tree.map(jnp.zeros_like, after.batch_stats)
     return torch_gconet.variables(nnx.merge(graph, tree, frozen, stats))
@@ -132,7 +132,7 @@ def test_k_switch(trained):
 
 
 def norm_errors(golden, variables):
-    """Relative errors of the gradients' norms, but of those that are rounding alone."""
+    """Return relative errors of the gradient norms, except for those that are only rounding."""
     names = json.loads(str(golden['grad_names']))
     expected = golden['grad_norms']
     norms = np.array([np.linalg.norm(np.asarray(variables[name][...]).ravel()) for name in names])
@@ -143,9 +143,9 @@ def norm_errors(golden, variables):
 def test_gradient_norms(trained):
     _, golden, grads, _, _, (graph, after) = trained
     error = norm_errors(golden, by_torch_name(graph, grads, after))
-    # Rounding alone, by processor and order of sums: nine in ten are within 1.8e-3 to 2.7e-3, where
-    # the released code's own float32 is 1.6e-3 from float64, and the largest is 0.015 to 0.034.
-    # The next test has it without rounding.
+    # These errors are rounding alone and depend on the processor and the order of sums: the 0.9
+    # quantile is 1.8e-3 to 2.7e-3, where the released code's own float32 is 1.6e-3 from float64,
+    # and the largest error is 0.015 to 0.034. The next test checks the gradients without rounding.
     assert np.quantile(error, 0.9) < 3e-3
     assert error.max() < 5e-2
 

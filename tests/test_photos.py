@@ -1,4 +1,4 @@
-"""Photos as users have them: upright, of every kind, refused in words; and their groups."""
+"""Users' photos: upright, of every kind, or rejected with an explanation; and their groups."""
 
 import struct
 import zlib
@@ -11,7 +11,7 @@ from PIL import Image
 from gconet_jax.input_pipeline.files import DataError
 from gconet_jax.input_pipeline.photos import find_groups, output_names, read_photo
 
-# What is shown of a stored image for each EXIF orientation.
+# The upright view of a stored image, for each EXIF orientation.
 ORIENTATIONS = {
     1: lambda x: x,
     2: lambda x: x[:, ::-1],
@@ -61,7 +61,7 @@ def test_the_first_frame_of_an_animation(tmp_path):
 
 
 def png_header(width, height):
-    """A PNG that claims a size and has no pixels to speak of."""
+    """Return a PNG that claims a size but has almost no pixel data."""
     png = b'\x89PNG\r\n\x1a\n'
     header = struct.pack('>IIBBBBB', width, height, 8, 2, 0, 0, 0)
     for kind, content in ((b'IHDR', header), (b'IDAT', zlib.compress(b'\0' * 9))):
@@ -126,7 +126,7 @@ def test_results_of_the_run_before_are_no_photos(tmp_path, monkeypatch):
     touch(tmp_path, 'p/a/1.jpg', 'p/out/maps/a/1.png', 'p/out/sheets/a.jpg')
     monkeypatch.chdir(tmp_path / 'p')
     assert list(find_groups([Path()], leave_out=Path('out'))) == ['a']
-    assert list(find_groups([Path('out/maps')], leave_out=Path('out'))) == ['a']  # if asked for
+    assert list(find_groups([Path('out/maps')], leave_out=Path('out'))) == ['a']  # given directly
     with pytest.raises(DataError, match='a has the photos; name another folder for the results'):
         find_groups([Path('a')], leave_out=tmp_path / 'p' / 'a')
 

@@ -1,4 +1,4 @@
-"""The form of an operation follows the device that runs it, not JAX's default backend."""
+"""The form of an operation depends on the device that runs it, not on JAX's default backend."""
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,7 @@ def matches(query, key):
     return best_matches(query, key, 'pallas')
 
 
-# What is in the program for one platform and not in that for the other.
+# Text in the program for one platform that is absent in the program for the other.
 FORMS = [
     pytest.param(convolve, (X, KERNEL), {'cuda': 'stablehlo.convolution'}, id='convolution'),
     pytest.param(double, (X,), {'cpu': 'stablehlo.gather', 'cuda': 'dot_general'}, id='resize'),

@@ -1,4 +1,4 @@
-"""Windows and macOS, as far as Linux can tell: what they lack is removed."""
+"""Windows and macOS, simulated on Linux by removing what they lack."""
 
 import json
 import os
@@ -26,7 +26,7 @@ from gconet_jax.weights.formats import save_run
 
 ROOT = Path(__file__).parent.parent
 # Runs commands as on Windows: without the packages and functions that it lacks, and with an error
-# for each text file of ours whose encoding would be the system's.
+# for each of our text files whose encoding would be the system's.
 DRIVER = """
 import json, os, sys, warnings
 import asyncio  # its own form for Linux needs what is removed here
@@ -54,7 +54,7 @@ COMMANDS = ('train', 'evaluate', 'predict', 'look', 'serve', 'export', 'convert'
 
 
 def run_commands(*commands: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run commands one after the other in a process that `DRIVER` prepares."""
+    """Run commands in sequence in a process that `DRIVER` prepares."""
     text = json.dumps([['gconet-jax', *map(str, command)] for command in commands])
     return subprocess.run(
         [sys.executable, '-X', 'warn_default_encoding', '-c', DRIVER, text],
@@ -148,7 +148,7 @@ def test_memory_of_the_cpu_needs_no_sysconf(monkeypatch):
 
 def test_scoring_uses_no_more_processes_than_windows_allows(monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(sys, 'platform', 'win32')  # Python's own pool refuses more than 61 now
+        patch.setattr(sys, 'platform', 'win32')  # Python's own pool rejects more than 61 now
         with scoring.pool(100) as submit:
             assert submit is not scoring._call
 

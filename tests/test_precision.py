@@ -18,7 +18,7 @@ from gconet_jax.models.vgg import VGG16
 from gconet_jax.training import state as train_state
 from gconet_jax.training import step as train_step
 
-# With the parts of the conference model, which have blocks of their own.
+# Includes the parts of the conference model, which have their own blocks.
 CONFIG = Config(
     model=ModelConfig(
         width=0.125, num_classes=8, laterals='block', block_after_upsampling=True, outputs=4
@@ -34,7 +34,7 @@ def remat(config: Config, choice: str) -> Config:
 
 
 def one_pair():
-    """The first pair, with four images of each group."""
+    """Return the first pair, with four images per group."""
     batch = test_mesh.batch()
     return {name: x[:1] if name == 'label' else x[:1, :, :4] for name, x in batch.items()}
 
@@ -67,7 +67,7 @@ def test_rematerialisation_keeps_less():
 
 @pytest.fixture(scope='module')
 def outputs():
-    """The training pass in either precision, and how the arrays of its programs are used."""
+    """The training pass in both precisions, and how its programs use their arrays."""
     batch = one_pair()
     images = batch['image'][0].astype(np.float32) / 127.5 - 1
     results = []
@@ -90,7 +90,7 @@ def test_bfloat16_leaves_what_is_sensitive_in_float32(outputs):
     types = {}
     for equation in _equations(jaxpr.jaxpr):
         types.setdefault(equation.primitive.name, []).append(equation.outvars[0].aval.dtype)
-    # All convolutions but the 1x1 that give logits: P and T, three sides, the GCM's.
+    # All convolutions except the 1x1 ones for logits: P and T, three side outputs, the GCM.
     half = [dtype == jnp.bfloat16 for dtype in types['conv_general_dilated']]
     assert half.count(False) == 6
     assert half.count(True) > 40
@@ -100,7 +100,8 @@ def test_bfloat16_leaves_what_is_sensitive_in_float32(outputs):
 
 def test_bfloat16_is_close_to_float32(outputs):
     (exact, _, _), (half, _, _) = outputs
-    # Batch statistics over few pixels at 2 x 2 features: a few percent, more in a few pixels.
+    # Batch statistics over the few pixels of 2 x 2 features differ by a few percent, more in
+    # places.
     difference = np.abs(np.asarray(half.maps.prob) - exact.maps.prob)
     assert difference.mean() < 0.015
     assert np.quantile(difference, 0.99) < 0.1

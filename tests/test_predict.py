@@ -1,4 +1,4 @@
-"""`predict.py` from folders to files, and networks from wherever they lie."""
+"""`predict.py` from folders to files, and networks from any source."""
 
 import errno
 import json
@@ -35,7 +35,7 @@ def folder(model, tmp_path_factory):
 
 @pytest.fixture
 def photos(tmp_path):
-    """Two groups; in the second a broken file, and one that is turned."""
+    """Two groups; the second has a broken file and a rotated one."""
     rng = np.random.default_rng(0)
     for name, size in (('a/1.jpg', (40, 30)), ('a/2.png', (20, 50)), ('b/3.jpg', (30, 44))):
         path = tmp_path / 'photos' / name
@@ -69,12 +69,12 @@ def test_everything_that_can_be_made(photos, folder, model, capsys):
     captured = capsys.readouterr()
     assert 'passed over: cannot read' in captured.err
     assert 'broken.jpg' in captured.err
-    for name, size in zip(names, ((40, 30), (20, 50), (44, 30)), strict=True):  # turned upright
+    for name, size in zip(names, ((40, 30), (20, 50), (44, 30)), strict=True):  # upright
         with Image.open(files[f'maps/{name}.png']) as image:
             assert (image.mode, image.size) == ('L', size)
         with Image.open(files[f'thumbnails/{name}.jpg']) as image:
             assert image.size == (24, 16)
-    # The maps are those of the group, cut off to 8 bits.
+    # The maps are those of the group, rounded down to 8 bits.
     pixels = [
         np.asarray(Image.open(photos / name).convert('RGB')) for name in ('a/1.jpg', 'a/2.png')
     ]
@@ -184,7 +184,7 @@ def test_after_an_interruption_what_was_not_begun_is_dropped():
     assert waiting.cancelled()
 
 
-# --- Where networks come from.
+# --- Sources of networks.
 
 
 def test_a_folder_keeps_every_bit(model, folder):

@@ -1,4 +1,4 @@
-"""Maps of photos: groups of any size and in any company give what one whole batch gives."""
+"""Maps of photos: groups of any size and in any combination give the maps of one whole batch."""
 
 import dataclasses
 import functools
@@ -21,7 +21,7 @@ SIZE = 32
 
 
 def make_model(**changes) -> GCoNetPlus:
-    """Small, with running statistics as training leaves them."""
+    """Return a small model with running statistics like those after training."""
     config = dataclasses.replace(
         ModelConfig(width=1 / 16, num_classes=4, k=5.0, k_fallback=5.0), **changes
     )
@@ -32,9 +32,9 @@ def make_model(**changes) -> GCoNetPlus:
             n = module.mean.shape
             module.mean.set_value(jnp.asarray(0.1 * rng.standard_normal(n), jnp.float32))
             module.var.set_value(jnp.asarray(rng.uniform(0.5, 1.5, n), jnp.float32))
-    if model.gam is not None:  # so that the group matters, as it hardly does before training
+    if model.gam is not None:  # so that the group matters, which it hardly does before training
         model.gam.value.kernel.set_value(1e6 * model.gam.value.kernel[...])
-    if model.cem is not None:  # so that T is above P here and there
+    if model.cem is not None:  # so that T exceeds P in places
         model.cem.thresh.predict.bias.set_value(jnp.asarray([1.5]))
     return model
 
@@ -45,14 +45,14 @@ def model():
 
 
 def groups(*counts: int) -> list[np.ndarray]:
-    """Squares of colours."""
+    """Return groups of coloured squares."""
     rng = np.random.default_rng(1)
     coarse = [rng.integers(0, 256, (n, 4, 4, 3), np.uint8) for n in counts]
     return [x.repeat(SIZE // 4, axis=1).repeat(SIZE // 4, axis=2) for x in coarse]
 
 
 def whole_batch(model, group: np.ndarray):
-    """The group as one batch of the network as it was trained."""
+    """Return the maps of the group as one batch of the network as trained."""
     graph, weights = nnx.split(with_running_average(model))
     maps = _segment(graph, weights, normalize(jnp.asarray(group))[None])
     return maps._replace(logits=nnx.sigmoid(maps.logits))
@@ -88,7 +88,7 @@ def test_the_smaller_k_is_for_the_whole_group_and_for_it_alone(model):
     found = Predictor(model, image_size=SIZE).predict(group)
     farthest = (found.thresh - found.prob).max(axis=(1, 2))
     last, before = np.argsort(farthest)[[-1, -2]]
-    # Only one image of the group asks for the smaller k.
+    # Only one image of the group requires the smaller k.
     k = EXP_OVERFLOW / farthest[[last, before]].mean()
     model = make_model(k=float(k), k_fallback=2.0)
     predictor = Predictor(model, image_size=SIZE, chunk=4)
@@ -126,7 +126,7 @@ def test_photos_of_any_sizes_come_back_at_their_own(model):
 
 def test_few_programs_serve_groups_of_every_size(model):
     predictor = Predictor(model, image_size=SIZE, chunk=4)
-    jax.clear_caches()  # of other tests
+    jax.clear_caches()  # clear programs of other tests
     compiled = []
 
     def note(event: str, seconds: float, fun_name: str = '', **_) -> None:

@@ -1,4 +1,4 @@
-"""From a downloaded archive to a prepared set, whole or not there."""
+"""From a downloaded archive to a prepared set, complete or absent."""
 
 import errno
 import json
@@ -195,7 +195,7 @@ def test_layouts(source, tmp_path, images, masks):
         (other / new).parent.mkdir(parents=True, exist_ok=True)
         shutil.copytree(source / old, other / new)
     assert_same_pixels(load_groups(other, 'CoCA'), load_groups(source, 'CoCA'))
-    if images.startswith(('CoCA', 'COCA')):  # the folder of the set will do as well
+    if images.startswith(('CoCA', 'COCA')):  # the folder of the set itself also works
         assert load_groups(other / images.split('/')[0], 'CoCA') == load_groups(other, 'CoCA')
 
 

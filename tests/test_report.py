@@ -1,4 +1,4 @@
-"""What `gconet-jax check` says of a folder."""
+"""What `gconet-jax check` reports about a folder."""
 
 import shutil
 

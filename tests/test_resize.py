@@ -1,4 +1,4 @@
-"""Resizing by gathers, as CPUs do it, beside the matrix products of other devices."""
+"""Resizing by gathers, as on CPUs, matches the matrix products of other devices."""
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ def test_gathers_equal_the_product(inputs, outputs, axis):
     matrix = interpolation_matrix(inputs, outputs)
     expected, expected_vjp = jax.vjp(lambda x: multiplied(x, axis, matrix), x)
     vjp = jax.vjp(lambda x: gathered(x, axis, matrix), x)[1]
-    # Not under vjp, where it is the product.
+    # Call it outside vjp: under vjp it is the matrix product.
     np.testing.assert_allclose(gathered(x, axis, matrix), expected, atol=1e-6)
     gradient = jnp.asarray(rng.standard_normal(expected.shape), jnp.float32)
     np.testing.assert_allclose(vjp(gradient)[0], expected_vjp(gradient)[0], atol=1e-5)

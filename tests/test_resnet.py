@@ -1,4 +1,4 @@
-"""ResNet-50: the features of torchvision's, and weights by name."""
+"""ResNet-50: features match torchvision's, and weights load by name."""
 
 import json
 import zlib
@@ -26,14 +26,15 @@ from gconet_jax.weights.torch_gconet import (
     variables,
 )
 
-# Of torchvision 0.28: shapes of its `state_dict`, and at PLACES of each of the five features, for
-# `seeded` weights and `images`, values under running statistics (`python -m tests.golden_resnet`).
+# From torchvision 0.28: the shapes of its `state_dict`, and the values of the five features at
+# PLACES positions each, for `seeded` weights and `images` under running statistics (`python -m
+# tests.golden_resnet`).
 GOLDEN = Path(__file__).parent / 'golden' / 'resnet50.json'
 PLACES = 200
 
 
 def seeded(name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Weights that keep the features near 1, different for each name."""
+    """Return weights that keep the features near 1, different for each name."""
     rng = np.random.default_rng(zlib.crc32(name.encode()))
     if len(shape) == 4:
         return (rng.standard_normal(shape) * np.sqrt(2 / np.prod(shape[1:]))).astype(np.float32)
@@ -43,7 +44,7 @@ def seeded(name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def images() -> np.ndarray:
-    """(2, 64, 96, 3): height and width differ, so that they cannot be mistaken for each other."""
+    """Return images (2, 64, 96, 3); height and width differ, to catch a swap."""
     return np.random.default_rng(0).standard_normal((2, 64, 96, 3)).astype(np.float32)
 
 

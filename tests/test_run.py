@@ -1,4 +1,4 @@
-"""A run between its steps: what is written, which checkpoints stay, what no failure may lose."""
+"""A run between its steps: what is written, which checkpoints are kept, what survives failures."""
 
 import dataclasses
 import gc
@@ -42,7 +42,7 @@ def kept(workdir: Path) -> list[int]:
 
 @pytest.fixture(scope='module')
 def watched(root, tmp_path_factory):
-    """A run of six steps that is scored after each, with moving averages."""
+    """A run of six steps with moving averages, scored after each step."""
     workdir = tmp_path_factory.mktemp('runs') / 'watched'
     run = {
         'evaluate_every': 1,
@@ -56,7 +56,7 @@ def watched(root, tmp_path_factory):
 
 
 def moving(config):
-    """With maps that six steps change."""
+    """Change a config so that six steps change the maps."""
     return dataclasses.replace(
         config,
         model=dataclasses.replace(config.model, k=10.0, k_fallback=10.0),
@@ -207,7 +207,7 @@ def test_running_out_of_memory_says_what_to_change():
 
 
 def test_a_full_disk_costs_no_checkpoint(root, tmp_path, monkeypatch, capsys):
-    """Files may not grow beyond 100 kB for the second save, nor for the last."""
+    """Files cannot grow beyond 100 kB during the second save and the last."""
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def room(self, step):
@@ -252,7 +252,7 @@ def test_killed_twenty_times_and_resumed_is_bit_equal(root, tmp_path):
         process = subprocess.Popen(
             command, cwd=place, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        # Most of the time is the start of Python: it is the steps and saves that are to be hit.
+        # Starting Python takes most of the time, but the kill must hit steps and saves.
         started = time.monotonic()
         while process.poll() is None and time.monotonic() - started < 300:
             if latest(workdir) > done:
@@ -263,7 +263,7 @@ def test_killed_twenty_times_and_resumed_is_bit_equal(root, tmp_path):
         process.wait()
         done = latest(workdir)
         if done:
-            assert restore.load_model(workdir)[2] >= done  # no half checkpoint is offered
+            assert restore.load_model(workdir)[2] >= done  # no partial checkpoint is offered
     subprocess.run(command, cwd=place, env=env, check=True, capture_output=True)
     assert kept(workdir)[-1] == kept(peaceful)[-1] == steps
     forms = [restore.load_model(folder) for folder in (workdir, peaceful)]
@@ -294,9 +294,9 @@ def test_a_thousand_steps_leak_nothing_and_compile_nothing(root, tmp_path, monke
     sizes = dataclasses.replace(config(root).data, group_sizes=(2, 3))
     train(dataclasses.replace(config(root, steps=1000, run=run), data=sizes), tmp_path)
     assert compiled
-    assert max(compiled) < 200  # both sizes and the first saves are past
+    assert max(compiled) < 200  # after both sizes and the first saves
     _, memory, arrays, objects = np.array(seen)[6:].T  # from step 350 on
     assert len(set(arrays)) == 1
     assert np.median(objects[7:]) - np.median(objects[:7]) < 500
-    # The allocator's own ups and downs are of 20 MiB; a leaked state a step would be 1 GiB.
+    # The allocator itself varies by 20 MiB; leaking a state per step would be 1 GiB.
     assert np.median(memory[7:]) - np.median(memory[:7]) < 24 * 2**20

@@ -1,4 +1,4 @@
-"""Maps as files: found, read, scored in processes, and every odd one named."""
+"""Map files: found, read, scored in processes, with every irregular one listed."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ from gconet_jax.input_pipeline.groups import load_groups
 
 @pytest.fixture
 def sets(tmp_path):
-    """Two sets, by name, and a method's maps of both in tmp_path / 'm'."""
+    """Two sets, by name, with a method's maps of both in tmp_path / 'm'."""
     write_set(tmp_path, 'A', {'cat': 3, 'dog': 2})
     write_set(tmp_path, 'B', {'cow': 2}, seed=1)
     loaded = {name: load_groups(tmp_path, name) for name in ('A', 'B')}
@@ -120,7 +120,7 @@ def test_written_maps_are_cut_off_and_not_rounded(tmp_path):
     Image.new('RGB', (5, 4)).save(image)
     levels = np.array([[0.9, 0.9], [127.9, 127.9], [255, 255]], np.float32)
     written = maps.write_map(levels / 255, image, tmp_path / 'new' / 'map.png')
-    # Rows at 0, 2/3, 4/3 and 2 of the three, as corners are aligned.
+    # Rows at 0, 2/3, 4/3 and 2 of the three, because corners are aligned.
     np.testing.assert_array_equal(written[:, 0], [0, 85, 170, 255])
     with Image.open(tmp_path / 'new' / 'map.png') as file:
         np.testing.assert_array_equal(np.asarray(file), written)

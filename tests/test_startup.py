@@ -1,4 +1,4 @@
-"""What commands say of JAX and its settings before JAX starts."""
+"""Messages about JAX and its settings before JAX starts."""
 
 import os
 import subprocess
@@ -44,7 +44,7 @@ def test_other_flags_are_left_alone(monkeypatch):
 
 @pytest.fixture
 def jax_version(monkeypatch):
-    """Set the version of JAX that seems to be installed."""
+    """Set the version of JAX that appears to be installed."""
 
     def set_version(version, before=metadata.version):
         monkeypatch.setattr(
@@ -86,7 +86,7 @@ def test_a_source_tree_that_is_not_installed_is_used_as_it_is(monkeypatch):
 
 @pytest.fixture
 def gpu(monkeypatch, tmp_path):
-    """A machine with a GPU's device file, whose user has not chosen JAX's platform."""
+    """A machine with a GPU's device file, where the user has not selected JAX's platform."""
     (tmp_path / 'nvidia0').touch()
     monkeypatch.setattr(startup, 'GPU_FILES', (f'{tmp_path}/nvidia[0-9]*',))
     monkeypatch.delenv('JAX_PLATFORMS')

@@ -37,7 +37,7 @@ def batch():
 
 
 def norms(before, after):
-    """How far each part of the model moved."""
+    """Return how far each part of the model moved."""
     return {
         name: max(
             float(abs(a - b).max())
@@ -80,7 +80,7 @@ def test_weight_decay_spares_vectors_and_clipping_bounds():
 
 
 def test_adam_of_the_paper():
-    """Its second moment tells from the second step on."""
+    """The second moment only has an effect from the second step on."""
     config = TrainConfig(steps=3, learning_rate=0.1)
     assert (config.b1, config.b2) == (0.9, 0.99)
     optimizer = state.make_optimizer(config)
@@ -98,7 +98,7 @@ def test_adam_of_the_paper():
 
 @pytest.fixture(scope='module')
 def partly_frozen():
-    """A new state, and its step, which is compiled once."""
+    """A new state and its step, compiled once."""
     config, graph, before = create(
         frozen=('backbone/stages/0', 'decoder/top'),
         backbone_rate=0.1,
@@ -115,7 +115,7 @@ def test_parts_are_frozen_and_the_backbone_has_a_rate_of_its_own(partly_frozen):
     assert 'top' not in before.params['decoder']
     after, _ = step(jax.tree.map(jnp.copy, before), batch())
     moved = norms(before.params, after.params)
-    # Adam's first step moves a parameter by the rate, where there is a gradient.
+    # Adam's first step moves every parameter with a gradient by the learning rate.
     np.testing.assert_allclose(moved['backbone'], 1e-4, rtol=1e-2)
     np.testing.assert_allclose(moved['decoder'], 1e-3, rtol=1e-2)
 

@@ -19,7 +19,7 @@ def files_of(root: Path) -> dict[str, bytes]:
 
 
 def classes_of(plan: list[synthetic.PlannedGroup], dataset: str) -> set[ObjectClass]:
-    """Every class of a set, shared or distracting."""
+    """Return every class of a set, shared or distracting."""
     groups = [group for group in plan if group.dataset == dataset]
     others = {other for group in groups for other in group.distractors}
     return others | {group.shared for group in groups}
@@ -49,7 +49,7 @@ def test_layout(made):
                 assert (colour.mode, grey.mode) == ('RGB', 'L')
                 assert set(np.unique(np.asarray(grey))) == {0, 255}
     assert len(list((made / 'gts').rglob('*.png'))) == 8
-    assert [p.name for p in made.parent.iterdir()] == ['set']  # no partial folder is left
+    assert [p.name for p in made.parent.iterdir()] == ['set']  # no partial folder remains
 
 
 def test_same_seed_same_bytes_for_any_number_of_processes(made, tmp_path, monkeypatch):
@@ -112,7 +112,7 @@ def test_distractors(plan):
         for other in group.distractors:
             assert other.palette != shared.palette
             assert (other.shape, other.pattern) != (shared.shape, shared.pattern)
-        # None could be taken for what the group shares.
+        # No distractor could be mistaken for the shared object.
         assert len(set(group.distractors)) == len(group.distractors)
 
 

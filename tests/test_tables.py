@@ -1,4 +1,4 @@
-"""Tables of scores, and the files that other programs read."""
+"""Tables of scores, and the files for other programs."""
 
 import csv
 import json
@@ -66,7 +66,7 @@ def test_text(board):
 
 
 def test_row_of_the_paper_is_of_the_training_sets(board):
-    text = text_table(board, ('COCO-9k', 'DUTS_class'))  # in whichever order
+    text = text_table(board, ('COCO-9k', 'DUTS_class'))  # in any order
     (row,) = (line for line in text.splitlines() if line.startswith('paper (COCO-9k + DUTS_class)'))
     assert [float(v) for v in row.split()[-4:]] == list(TABLE_3['DUTS_class', 'COCO-9k']['CoCA'])
     assert 'paper' not in text_table(board, ('pets',))

@@ -1,4 +1,4 @@
-"""PyTorch checkpoints without PyTorch: what is read, and what is refused without being run."""
+"""PyTorch checkpoints read without PyTorch: what is accepted, and what is rejected unexecuted."""
 
 import collections
 import io
@@ -15,12 +15,12 @@ import pytest
 from gconet_jax.weights import torch_file
 from gconet_jax.weights.torch_file import TorchFileError, read_state_dict, write_state_dict
 
-# What a pickle of `torch.save` calls, by name alone: PyTorch is not needed to write one.
+# Names that a pickle of `torch.save` refers to; PyTorch is not needed to write one.
 REBUILD = 'torch._utils', '_rebuild_tensor_v2'
 
 
 class Call:
-    """Pickles as a call of a global."""
+    """An object that is pickled as a call of a global."""
 
     def __init__(self, module, name, *arguments):
         self.function, self.arguments = Global(module, name), arguments
@@ -33,12 +33,12 @@ class Global:
     def __init__(self, module, name):
         self.module, self.name = module, name
 
-    def __call__(self):  # so that pickle takes it for a function
+    def __call__(self):  # makes pickle treat it as a function
         raise NotImplementedError
 
 
 class Pickler(pickle._Pickler):
-    """Writes `Global` as a global of any name, and `Storage` as what PyTorch refers to."""
+    """Write `Global` as a global of any name, and `Storage` as PyTorch's storage references."""
 
     def persistent_id(self, obj):
         if isinstance(obj, Storage):
@@ -138,7 +138,7 @@ def test_other_files_are_named(tmp_path, content):
 
 
 def write_legacy(path, content, arrays, *, counts=None):
-    """As PyTorch did before 1.6."""
+    """Write a file in the format of PyTorch before 1.6."""
     stream = io.BytesIO()
     for each in (torch_file.LEGACY_MAGIC, 1001, {'little_endian': True}, content, list(arrays)):
         Pickler(stream, 2).dump(each)

@@ -1,4 +1,4 @@
-"""Pickles of checkpoints that would do harm: refused, and nothing in them is run."""
+"""Malicious pickles of checkpoints are rejected, and nothing in them is executed."""
 
 import struct
 import subprocess
@@ -31,7 +31,7 @@ def test_code_is_refused_and_not_run(tmp_path):
 
 
 def int64():
-    """One number as an array, by which sums wrap."""
+    """Return a one-number integer array, whose sums wrap."""
     return tensor('n', (), kind='LongStorage')
 
 
@@ -68,12 +68,12 @@ def test_impossible_arrays_are_refused(tmp_path, entry, message):
 
 def test_tables_as_large_as_a_pickle_asks_for_are_not_made(tmp_path):
     path = tmp_path / 'a.pth'
-    with zipfile.ZipFile(path, 'w') as file:  # its last opcode but one remembers entry 2^32 - 1
+    with zipfile.ZipFile(path, 'w') as file:  # the second-last opcode memoises entry 2^32 - 1
         file.writestr('archive/data.pkl', b'\x80\x02Nr\xff\xff\xff\xff.')
     tracemalloc.start()
     with pytest.raises(TorchFileError, match='holds no arrays'):
         read_state_dict(path)
-    with zipfile.ZipFile(path, 'w') as file:  # an array of 2^28 bytes, before it is there
+    with zipfile.ZipFile(path, 'w') as file:  # announces a bytearray of 2^28 bytes without content
         file.writestr('archive/data.pkl', b'\x80\x05\x96' + struct.pack('<Q', 1 << 28) + b'.')
     with pytest.raises(TorchFileError, match='never does: refused'):
         read_state_dict(path)
@@ -81,7 +81,7 @@ def test_tables_as_large_as_a_pickle_asks_for_are_not_made(tmp_path):
     tracemalloc.stop()
 
 
-# A tuple in a tuple in a tuple ...: its hash, as a key, an element or the name of an array.
+# Deeply nested tuples, hashed as a key, an element or the name of an array.
 DEEP = b')' + b'\x85' * 300_000
 
 
@@ -110,7 +110,7 @@ def test_nothing_deep_is_hashed_in_old_files(tmp_path):
 
 
 def last_words(path):
-    """Of a process that reads the file, which may overflow the stack of C."""
+    """Return the last line of a process that reads the file, which may overflow the C stack."""
     code = 'import sys; from gconet_jax.weights.torch_file import *; read_state_dict(sys.argv[1])'
     ended = subprocess.run([sys.executable, '-c', code, path], capture_output=True, text=True)
     return ended.stderr.strip().rpartition('\n')[2]

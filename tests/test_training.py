@@ -1,4 +1,4 @@
-"""The run as a user starts it: train, stop, resume, evaluate; and what goes wrong."""
+"""The run as a user starts it: train, stop, resume, evaluate, and failures."""
 
 import dataclasses
 import json
@@ -48,14 +48,14 @@ def root(tmp_path_factory):
 
 
 def make_sets(root):
-    """Two tiny sets of three groups."""
+    """Write two tiny sets with three and two groups."""
     tiny_data.write_set(root, 'A', {'cat': 3, 'dog': 2, 'emu': 4}, size=(40, 36), seed=0)
     tiny_data.write_set(root, 'B', {'fox': 3, 'gnu': 3}, size=(36, 40), seed=1)
     return root
 
 
 def lines(workdir):
-    """What a run wrote to metrics.jsonl."""
+    """Return the lines that a run wrote to metrics.jsonl."""
     return [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
 
 
@@ -123,7 +123,7 @@ def test_evaluate_writes_maps_at_the_images_sizes_and_prints_scores(trained, cap
         assert written.mode == 'L'
     assert (folder / 'A.png').is_file()
     root = json.loads((workdir / 'config.json').read_text())['data']['root']
-    # The same maps, scored as maps of any method.
+    # Score the same maps like maps of any method.
     out = workdir / 'again'
     flags = [f'--maps=x={folder}', f'--root={root}', '--sets=A', f'--out={out}']
     assert cli.evaluate(['evaluate', *flags]) == 0
@@ -173,10 +173,10 @@ def test_half_written_checkpoints(root, trained, tmp_path):
     workdir, _ = trained
     copy = tmp_path / 'copy'
     shutil.copytree(workdir, copy)
-    # What a kill leaves: a temporary folder, which is passed over.
+    # A kill leaves a temporary folder, which is ignored.
     shutil.copytree(copy / 'checkpoints' / '2', copy / 'checkpoints' / '3.orbax-checkpoint-tmp')
     assert restore.load_model(copy)[2] == 2
-    # What a broken disk leaves: a finished folder whose arrays are cut short.
+    # A broken disk leaves a finished folder with truncated arrays.
     for file in (copy / 'checkpoints' / '2' / 'model').rglob('*'):
         if file.is_file() and file.stat().st_size > 5000:
             file.write_bytes(file.read_bytes()[:2000])
@@ -214,7 +214,7 @@ def test_a_signal_saves_the_step_and_loses_nothing(root, trained, tmp_path, monk
     monkeypatch.setattr(MetricWriter, 'write', write_and_interrupt)
     every = {'checkpoint_every': 100}
     stopped = train(config(root, run=every), tmp_path)
-    assert int(stopped.step) == 2  # the signal came after the first step, the second was under way
+    assert int(stopped.step) == 2  # the signal arrived after the first step, during the second
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     monkeypatch.undo()
     resumed = train(config(root, run=every), tmp_path)
@@ -281,7 +281,7 @@ def test_an_epoch_and_the_largest_batch(root):
     assert trainer._total_steps(base, [3, 2]) == 15
     assert trainer._total_steps(cut, [3, 2]) == 10
     data = dataclasses.replace(base.data, max_images=4, group_sizes=(2, 3, 4))
-    # Groups of 3, 2, 4 and of 3, 3: the 4 never meets another 4.
+    # Groups of 3, 2, 4 and of 3, 3: the 4 is never paired with another 4.
     assert trainer._largest(dataclasses.replace(base, data=data), training_sets(base.data)) == 3
 
 

@@ -1,4 +1,4 @@
-"""Looking inside: what is drawn is what the whole batch computes."""
+"""Looking inside the network: pictures show what the whole batch computes."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -43,7 +43,7 @@ def test_parts_are_those_of_the_whole_batch(model):
     maps = plain.decode(weighted[None], features, valid)[0]
     np.testing.assert_allclose(inside.prob, maps.prob[0, ::5], atol=1e-4)
 
-    # The mean of a class activation map is the logit of its class but for the bias.
+    # The mean of a class activation map is the logit of its class without the bias.
     bias = np.asarray(plain.classifier.bias[...])[None]
     logits = np.asarray(plain.classifier(features[-1].mean(axis=(1, 2))))[::5]
     likely = logits.argmax(axis=-1)[:, None]
@@ -91,7 +91,7 @@ def test_the_command_draws_each_group_and_their_similarity(model, tmp_path, caps
     assert sorted(path.name for path in out.iterdir()) == figures
     assert 'passed over: cannot read' in capsys.readouterr().err
     with Image.open(out / '$b$.png') as figure:
-        assert len(np.unique(np.asarray(figure))) > 50  # something is drawn
+        assert len(np.unique(np.asarray(figure))) > 50  # the figure is not blank
 
 
 def _counted(made, before=Predictor.__init__):

@@ -1,4 +1,4 @@
-"""Weights from files: by name, all mismatches at once, nothing half done."""
+"""Weights from files: loaded by name, all mismatches reported at once, nothing half loaded."""
 
 import hashlib
 
@@ -48,7 +48,7 @@ def full(batch_norm: bool) -> VGG16:
 
 
 def plain_file(path, calibrated: bool) -> dict[str, np.ndarray]:
-    """VGG-16 in the plain layout, with seeded numbers."""
+    """Write VGG-16 in the plain layout with seeded numbers, and return its arrays."""
     rng = np.random.default_rng(0)
     arrays, inputs = {}, 3
     widths = (64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512)
@@ -101,7 +101,7 @@ def test_torchvision_names(tmp_path, batch_norm):
 
 
 def torchvision_arrays(model: VGG16) -> dict[str, np.ndarray]:
-    """Of a backbone without batch norm, with the entries that are passed over."""
+    """Return arrays of a backbone without batch norm, including entries to ignore."""
     layers = [layer for stage in model.stages for layer in stage]
     arrays = {'classifier.0.weight': np.zeros((2, 2), np.float32)}
     indices = [i for stage in torch_names.VGG16_INDICES for i in stage]
@@ -182,7 +182,7 @@ def test_calibration_measures_what_batch_norm_would_and_changes_nothing(tmp_path
     expected = plain(x, valid)
     for left, right in zip(with_running_average(normalised)(x, valid), expected, strict=True):
         np.testing.assert_allclose(left, right, atol=1e-4 * float(jnp.abs(right).max()))
-    # In training, batch statistics over the same images are the running ones, all the way down.
+    # In training, batch statistics over the same images equal the running ones in every layer.
     trained, _ = nnx.capture(normalised, BatchMoments)(x, valid)
     for left, right in zip(trained, expected, strict=True):
         np.testing.assert_allclose(left, right, atol=1e-3 * float(jnp.abs(right).max()))
@@ -224,7 +224,7 @@ def test_backbone_files_that_do_not_fit(tmp_path):
     plain_file(tmp_path / 'vgg.npz', calibrated=False)
     with pytest.raises(torch_gconet.WeightsError, match='missing: calib/conv00/preact_mean'):
         load_backbone(full(True), tmp_path / 'vgg.npz')
-    # Pickles run code when they are read, so an array of objects is refused.
+    # Reading a pickle can run code, so an array of objects is rejected.
     np.savez(tmp_path / 'pickle.npz', a=np.array([object()], dtype=object))
     with pytest.raises(torch_gconet.WeightsError, match=r'pickle\.npz'):
         load_backbone(full(True), tmp_path / 'pickle.npz')

@@ -16,14 +16,14 @@ def write_set(
     size: tuple[int, int] = (24, 20),
     seed: int = 0,
 ) -> None:
-    """Writes groups of random images, each with a grey-edged disc as its mask.
+    """Write groups of random images, each with a grey-edged disc as its mask.
 
     Args:
-        root: gets images/<dataset>/<group>/<i>.jpg and gts/<dataset>/<group>/<i>.png.
+        root: folder for images/<dataset>/<group>/<i>.jpg and gts/<dataset>/<group>/<i>.png.
         dataset: name of the set.
-        groups: number of images of each group, by name.
+        groups: number of images per group, by name.
         size: (width, height), pixels.
-        seed: of the images and discs.
+        seed: seed of the images and discs.
     """
     rng = np.random.default_rng(seed)
     width, height = size
@@ -42,7 +42,7 @@ def write_set(
 
 
 def write_maps(folder: Path, groups: Sequence[Group], seed: int) -> None:
-    """Writes `<folder>/<group>/<name>.png`: dimmed masks with noise, 8-bit."""
+    """Write `<folder>/<group>/<name>.png`: dimmed masks with noise, 8-bit."""
     rng = np.random.default_rng(seed)
     for group in groups:
         for mask in group.masks:

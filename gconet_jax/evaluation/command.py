@@ -1,4 +1,4 @@
-"""What `evaluate.py` does: scores runs and folders of maps together, into tables and a report."""
+"""The implementation of `evaluate.py`: score runs and folders of maps into tables and a report."""
 
 import shutil
 from collections.abc import Iterator, Sequence
@@ -24,7 +24,7 @@ Scores = dict[str, SetScores]
 
 
 class Source(NamedTuple):
-    """A run, or a folder of maps, under the name that it has in tables."""
+    """A run or a folder of maps, with its name in the tables."""
 
     name: str
     path: Path
@@ -32,19 +32,19 @@ class Source(NamedTuple):
 
 @dataclass(frozen=True)
 class Options:
-    """What is scored and how.
+    """What to score, and how.
 
     Attributes:
-        runs: folders of runs; those of one name are seeds of one method.
-        maps: folders of maps, `<set>/<group>/<name>.png`; the same.
+        runs: folders of runs; runs with the same name are seeds of one method.
+        maps: folders of maps, `<set>/<group>/<name>.png`; the same name means the same method.
         step: checkpoints of each run, see `restore.choose_steps`.
         protocol: a key of `scoring.PROTOCOLS`.
-        root: folder of the data, or '': the one in the config of the first run.
-        sets: to score; (): those of its `data.eval_sets` that are there.
-        include: patterns of <set>/<group>; (): its `data.eval_include`.
-        out: folder of tables and report; None: in the folder of the run if there is but one source,
-            else `scores`.
-        workers: processes that score.
+        root: folder of the data; '' uses the one in the config of the first run.
+        sets: sets to score; () means the available sets of `data.eval_sets`.
+        include: patterns of <set>/<group>; () means `data.eval_include`.
+        out: output directory of tables and report; None means the folder of the run if there is
+            only one source, else `scores`.
+        workers: scoring processes.
     """
 
     runs: tuple[Source, ...]
@@ -59,16 +59,16 @@ class Options:
 
 
 def parse_source(text: str) -> Source:
-    """'NAME=PATH', or a path whose last part is the name."""
+    """Parse 'NAME=PATH', or a path whose last part is the name."""
     name, equals, path = text.partition('=')
     return Source(name, Path(path)) if equals else Source(Path(text).name or text, Path(text))
 
 
 def evaluate(options: Options) -> None:
-    """Scores everything, prints the table, and writes tables and the report.
+    """Score everything, print the table, and write tables and the report.
 
     Raises:
-        InputError: as its message says; what can be is found before anything is scored.
+        InputError: bad arguments or files; what can be checked is checked before scoring.
     """
     if not options.runs and not options.maps:
         raise InputError('give --workdir, --maps or both')
@@ -97,7 +97,7 @@ def evaluate(options: Options) -> None:
 
 
 def _sets(data: DataConfig, options: Options) -> Sets:
-    """The groups to score, by set: those asked for, or those that are there."""
+    """Return the groups to score, by set: the requested sets, or else the available ones."""
     root = options.root or data.root
     names = options.sets or present_sets(root, data.eval_sets)
     if not options.sets and options.maps and not options.runs:
@@ -116,7 +116,7 @@ def _sets(data: DataConfig, options: Options) -> Sets:
 def _score_run(
     run: Source, steps: Sequence[int], sets: Sets, options: Options, notes: list[str]
 ) -> Iterator[tuple[str, Scores]]:
-    """The scores of a run's checkpoint, and of its averages; of several, of the best and last."""
+    """Yield the scores of a run and its averages; several checkpoints give the best and last."""
     config = config_file.read_config(run.path)
     for ema in (False, True) if config.train.ema else (False,):
         name = f'{run.name}-ema' if ema else run.name
@@ -133,7 +133,7 @@ def _score_run(
 
 
 class _Sweep:
-    """Several checkpoints of a run: their S, and the scores and maps of the best and the last."""
+    """Several checkpoints of a run: S of each, and scores and maps of the best and the last."""
 
     def __init__(self, steps: Sequence[int], maps: Path):
         self._steps, self._maps = steps, maps
@@ -143,7 +143,7 @@ class _Sweep:
         self.best_step = steps[0]
 
     def add(self, step: int, scores: Scores, *, ema: bool) -> None:
-        """Keeps what may be the best, and removes the maps of what is not."""
+        """Add the scores of a checkpoint, and delete maps that are neither best nor last."""
         self._smeasure[step] = mean_smeasure(of.summary() for of in scores.values())
         self.last = scores
         loser = step
@@ -153,7 +153,7 @@ class _Sweep:
             shutil.rmtree(self._maps / _version(loser, ema=ema), ignore_errors=True)
 
     def lines(self, name: str) -> list[str]:
-        """What is shown, and how far to trust it."""
+        """Describe the scores of all checkpoints, and how far to trust the best one."""
         listed = ', '.join(f'{step} {value:.3f}' for step, value in self._smeasure.items())
         return [
             f'{name}: mean S of each checkpoint, by step: {listed}.',

@@ -1,4 +1,4 @@
-"""How far two methods differ, and how sure that is: over seeds, and over groups of images."""
+"""How far two methods differ, and with what certainty, over seeds and over groups of images."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
@@ -11,13 +11,13 @@ from gconet_jax.evaluation.scores import SetScores
 
 Array = NDArray[np.floating]
 
-# Of the numbers of `SetScores.summary`, those that the paper's Table 3 gives, in its order.
+# The metrics of `SetScores.summary` in the paper's Table 3, in its order.
 MAIN = ('max_emeasure', 'smeasure', 'max_fmeasure', 'mae')
-BLOCK = 200_000_000  # bytes that the resamples of one block may take
+BLOCK = 200_000_000  # bytes for the resamples of one block
 
 
 class Difference(NamedTuple):
-    """Second method minus first: above 0 the second scores higher, which for MAE is worse.
+    """Second method minus first: above 0 the second has the larger value, which is worse for MAE.
 
     `low` and `high` bound the 95 % percentile interval of the bootstrap.
     """
@@ -28,15 +28,15 @@ class Difference(NamedTuple):
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether the interval lies on one side of 0; False if it is NaN."""
+        """Return True if the interval lies on one side of 0; False if it is NaN."""
         return self.low > 0 or self.high < 0
 
 
 class _Sums(NamedTuple):
     """Sums over the images of each of G groups."""
 
-    images: Array  # (G,) how many
-    defined: Array  # (G,) how many have S
+    images: Array  # (G,) number of images
+    defined: Array  # (G,) number of images with a defined S
     smeasure: Array  # (G,)
     mae: Array  # (G,)
     emeasure: Array  # (G, T)
@@ -44,7 +44,7 @@ class _Sums(NamedTuple):
 
 
 def deviation(runs: Sequence[SetScores]) -> dict[str, tuple[float, float]]:
-    """Mean and sample standard deviation over runs of each number of `SetScores.summary`.
+    """Return mean and sample standard deviation over runs of each metric of `SetScores.summary`.
 
     The deviation is NaN for one run.
     """
@@ -57,7 +57,10 @@ def deviation(runs: Sequence[SetScores]) -> dict[str, tuple[float, float]]:
 
 
 def best_methods(methods: Mapping[str, Sequence[SetScores]]) -> list[set[str]]:
-    """For each of MAIN, the methods with the best mean to 3 decimals; none where only one is."""
+    """Return, for each of MAIN, the methods with the best mean to 3 decimals.
+
+    A set is empty if there is only one method.
+    """
     values = {method: deviation(runs) for method, runs in methods.items()}
     best = []
     for metric in MAIN:
@@ -76,23 +79,23 @@ def paired_bootstrap(
     resamples: int = 10_000,
     seed: int = 0,
 ) -> dict[str, Difference]:
-    """Difference, second minus first, of max E, S, max F and MAE with its 95 % interval.
+    """Return the differences in max E, S, max F and MAE, with 95 % intervals.
 
-    Groups, not images, are drawn with replacement, as the images of a group share their object and
-    are predicted together; both methods get the same draw (Efron and Tibshirani 1993). The score of
-    a draw is that of all the images of its groups, each of the same weight, with curves averaged
-    before the maximum over thresholds; of several runs of a method the scores are averaged. An
-    image whose S is undefined in any run is left out of S alone.
+    Groups, not images, are drawn with replacement, because the images of a group share their object
+    and are predicted together. Both methods get the same draws (Efron and Tibshirani 1993). A draw
+    is scored over all images of its groups, each with the same weight; curves are averaged before
+    the maximum over thresholds. Scores are averaged over the runs of a method. An image whose S is
+    undefined in any run is left out of S only.
 
     Args:
         first: runs of one method.
         second: runs of the other, on the same images in the same order.
         resamples: number of draws.
-        seed: of the draws.
+        seed: seed of the draws.
 
     Returns:
-        By the names of `SetScores.summary`. NaN for S if it is defined nowhere; an interval without
-        width if there is one group, which says nothing.
+        Second minus first, keyed by the names of `SetScores.summary`. S is NaN if it is defined
+        nowhere. With one group, the interval has no width and no meaning.
 
     Raises:
         ValueError: the images or the protocols differ.
@@ -115,7 +118,7 @@ def paired_bootstrap(
 
 
 def _draws(sums: _Sums, resamples: int, seed: int) -> Iterator[Array]:
-    """(R, G) times each group is drawn, of all resamples: in blocks, so that memory is bounded."""
+    """Yield the draws, (R, G) counts of each group, in blocks to bound memory."""
     n, thresholds = sums.emeasure.shape
     block = max(1, BLOCK // (8 * (2 * n + 2 * thresholds)))
     rng = np.random.default_rng(seed)
@@ -126,7 +129,7 @@ def _draws(sums: _Sums, resamples: int, seed: int) -> Iterator[Array]:
 def _differences(
     before: Sequence[_Sums], after: Sequence[_Sums], counts: Array
 ) -> dict[str, Array]:
-    """(R, G) times each group is drawn -> (R,) of each score, second method minus first."""
+    """Return second minus first for counts (R, G) of each group: (R,) per score."""
     first, second = _scores(before, counts), _scores(after, counts)
     return {metric: second[metric] - first[metric] for metric in first}
 
@@ -164,7 +167,7 @@ def _sum_groups(run: SetScores, groups: Sequence[Sequence[int]], defined: Array)
 
 
 def _scores(runs: Sequence[_Sums], counts: Array) -> dict[str, Array]:
-    """(R, G) times each group is drawn -> (R,) of each score, averaged over the runs."""
+    """Return the scores for counts (R, G) of each group, averaged over the runs: (R,) per score."""
     images, defined = counts @ runs[0].images, counts @ runs[0].defined
 
     def best(curve: Array) -> Array:

@@ -1,4 +1,4 @@
-"""Pictures of a report, each as a data URI that a page holds within itself."""
+"""Pictures of a report, as data URIs, so that the page is self-contained."""
 
 import base64
 import io
@@ -15,28 +15,28 @@ from gconet_jax.input_pipeline.files import open_image
 
 Array = NDArray[np.floating]
 
-# Told apart by colour-blind readers too (Okabe and Ito 2008); then again, dashed and dotted.
+# Distinguishable by colour-blind readers (Okabe and Ito 2008); they repeat dashed and dotted.
 COLOURS = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9', '#555555')
 DASHES = ('solid', 'dashed', 'dotted')
 
-TILE = 110  # pixels high
-WIDEST = 220  # pixels
+TILE = 110  # height, pixels
+WIDEST = 220  # maximum width, pixels
 GAP = 4
 BINS = 32  # of the histogram of confidence
-NEAR = 0.05  # a pixel this near to 0 or 1 is called sure
+NEAR = 0.05  # a pixel within this distance of 0 or 1 counts as sure
 
 
 def style(i: int) -> tuple[str, str]:
-    """Colour and kind of line of the i-th method, alike in CSS and matplotlib."""
+    """Return colour and line style of the i-th method, valid in CSS and matplotlib."""
     return COLOURS[i % len(COLOURS)], DASHES[i // len(COLOURS) % len(DASHES)]
 
 
 def plots(methods: Mapping[str, Sequence[SetScores]]) -> dict[str, str]:
-    """Title -> SVG of the PR curve, F and E over thresholds, and the histogram of confidence.
+    """Plot the PR curve, F and E over thresholds, and the confidence histogram: title -> SVG.
 
-    The methods have the lines of `style`, in their order. A line is the mean over the images and
-    over the runs of a method; a band is the standard deviation over runs about it. No name of a
-    method is drawn: a page has a legend of its own, and matplotlib reads `$` as mathematics.
+    Methods use the lines of `style`, in order. A line is the mean over the images and runs of a
+    method; a band around it is the standard deviation over runs. Method names are not drawn: the
+    page has a legend, and matplotlib would interpret `$` as mathematics.
     """
     runs = [[_mean(run) for run in several] for several in methods.values()]
     return {
@@ -57,20 +57,20 @@ def plots(methods: Mapping[str, Sequence[SetScores]]) -> dict[str, str]:
 
 
 def sureness(methods: Mapping[str, Sequence[SetScores]]) -> str:
-    """HTML beside the histogram: how many pixels are nearly black or white."""
+    """Return HTML for the histogram: the share of pixels that are nearly black or white."""
     shares = (f'{100 * sure_share(runs):.1f} % for {escape(m)}' for m, runs in methods.items())
     return f'Pixels within {NEAR} of 0 or 1: {", ".join(shares)}.'
 
 
 def sure_share(runs: Sequence[SetScores]) -> float:
-    """Share of the pixels whose value is within `NEAR` of 0 or 1; images weigh alike."""
+    """Return the share of pixels within `NEAR` of 0 or 1; all images have the same weight."""
     confidence = np.mean([run.scores.confidence.mean(axis=0) for run in runs], axis=0)
     values = np.arange(256) / 255
     return float(confidence[(values <= NEAR) | (values >= 1 - NEAR)].sum())
 
 
 def legend(methods: Iterable[str]) -> str:
-    """HTML that gives each method its line of the plots."""
+    """Return HTML that shows the line of each method in the plots."""
     lines = []
     for i, method in enumerate(methods):
         colour, dash = style(i)
@@ -80,10 +80,10 @@ def legend(methods: Iterable[str]) -> str:
 
 
 def strip(image: ScoredImage) -> str:
-    """JPEG of `image | truth | map | error`, side by side, all of the shape of the truth.
+    """Return a JPEG of `image | truth | map | error`, each in the aspect ratio of the truth.
 
-    Error is map minus truth: red where the map is too high, blue where it is too low, white where
-    they agree. Grey stands for a photograph that is not at hand.
+    The error is map minus truth: red where the map is too high, blue where it is too low, white
+    where they agree. A missing photograph is grey.
     """
     truth = open_image(image.truth, 'L')
     width = min(max(1, round(truth.width * TILE / truth.height)), WIDEST)
@@ -101,7 +101,7 @@ def strip(image: ScoredImage) -> str:
 
 
 def error(pixels: Image.Image, truth: Image.Image) -> Image.Image:
-    """Colours map minus truth, both 'L' of one size: from blue (-1) by white (0) to red (1)."""
+    """Colour map minus truth, both 'L' of one size: from blue (-1) through white (0) to red (1)."""
     difference = (np.asarray(pixels, float) - np.asarray(truth, float)) / 255
     high, low = np.maximum(difference, 0), np.maximum(-difference, 0)
     colours = np.stack([1 - low, 1 - high - low, 1 - high], axis=-1)
@@ -117,7 +117,7 @@ def _over(runs: Sequence[ImageScores], field: str) -> Array:
 
 
 def _spread(runs: Sequence[ImageScores], field: str) -> tuple[Array, Array | None]:
-    """Mean over runs, and deviation if there are several."""
+    """Return the mean over runs, and the standard deviation if there are several."""
     values = np.stack([run._asdict()[field] for run in runs])
     return values.mean(axis=0), values.std(axis=0, ddof=1) if len(runs) > 1 else None
 
@@ -142,7 +142,7 @@ def _histogram(confidences: Sequence[Array]) -> str:
     panel.set_yscale('log')
     for i, confidence in enumerate(confidences):
         colour, dash = style(i)
-        shares = np.maximum(confidence.reshape(BINS, -1).sum(axis=1), 1e-6)  # none has a logarithm
+        shares = np.maximum(confidence.reshape(BINS, -1).sum(axis=1), 1e-6)  # zero has no logarithm
         panel.stairs(shares, np.linspace(0, 1, BINS + 1), color=colour, linestyle=dash, lw=1.4)
     panel.set_xlim(0, 1)
     panel.set_ylim(top=1)
@@ -150,7 +150,7 @@ def _histogram(confidences: Sequence[Array]) -> str:
 
 
 def _panel(x: str, y: str) -> tuple[Any, Any]:
-    from matplotlib.figure import Figure  # half a second to import
+    from matplotlib.figure import Figure  # takes half a second
 
     figure = Figure(figsize=(3.7, 2.9), layout='constrained')
     panel = figure.add_subplot(xlabel=x, ylabel=y)
@@ -164,7 +164,7 @@ def _svg(figure: Any) -> str:
     import matplotlib
 
     file = io.BytesIO()
-    # The same scores give the same bytes: no random names, no date.
+    # Equal scores must give equal bytes: no random names, no date.
     with matplotlib.rc_context({'svg.fonttype': 'none', 'svg.hashsalt': 'report'}):
         figure.savefig(file, format='svg', metadata={'Date': None})
     return _uri('image/svg+xml', file.getvalue())

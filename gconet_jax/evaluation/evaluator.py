@@ -1,4 +1,4 @@
-"""From a model to scores: predicts every group, writes the maps, scores what was written."""
+"""From a model to scores: predict every group, write the maps, score what was written."""
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
@@ -20,16 +20,16 @@ from gconet_jax.models.gconet_plus import GCoNetPlus, normalize
 from gconet_jax.models.layers import with_running_average
 
 Segment = Callable[[np.ndarray, np.ndarray], jax.Array]
-Weights = tuple[Any, ...]  # of a model: what `nnx.merge` takes after the structure
+Weights = tuple[Any, ...]  # of a model: the arguments of `nnx.merge` after the structure
 
-# Groups are padded to the next of these, or to a multiple of the last, so that few programs
-# are compiled.
+# Groups are padded to the next of these, or to a multiple of the last, so that few programs are
+# compiled.
 GROUP_SIZES = (2, 4, 6, 8, 12, 16, 24, 32)
 
 
-@functools.cache  # the weights of a run and their averages share the programs
+@functools.cache  # a run's weights and their averages share the programs
 def make_segment(graph: nnx.GraphDef) -> Callable[[Weights, np.ndarray, np.ndarray], jax.Array]:
-    """Jitted inference: weights, uint8 (G, N, H, W, 3), valid (G, N) -> (G, N, H, W) maps."""
+    """Return jitted inference: weights, uint8 (G, N, H, W, 3), valid (G, N) -> (G, N, H, W)."""
 
     @jax.jit
     def segment(weights, images, valid):
@@ -40,7 +40,7 @@ def make_segment(graph: nnx.GraphDef) -> Callable[[Weights, np.ndarray, np.ndarr
 
 
 def segment_with(model: GCoNetPlus) -> Segment:
-    """Inference with the weights of `model`."""
+    """Return inference with the weights of `model`."""
     graph, weights = nnx.split(model)
     return functools.partial(make_segment(graph), (weights,))
 
@@ -48,10 +48,10 @@ def segment_with(model: GCoNetPlus) -> Segment:
 def predict(
     segment: Segment, groups: Sequence[Group], *, image_size: int, workers: int
 ) -> Iterator[tuple[Group, np.ndarray]]:
-    """Maps of each group, float32 (n, image_size, image_size) in [0, 1].
+    """Yield the maps of each group, float32 (n, image_size, image_size) in [0, 1].
 
-    A group is on the device while the maps before it are used and the images after it are decoded,
-    by `workers` threads.
+    While a group is on the device, the caller uses the previous maps and `workers` threads decode
+    the next images.
     """
     batches = eval_batches(groups, image_size=image_size, group_sizes=GROUP_SIZES, workers=workers)
     on_device: tuple[Group, jax.Array] | None = None
@@ -72,10 +72,10 @@ def evaluate(
     protocol: str = 'eval-co-sod',
     workers: int,
 ) -> dict[str, SetScores]:
-    """Predicts, writes and scores each set, all at the same time, with progress.
+    """Predict, write and score each set in one pipeline, with progress.
 
-    Writes `folder/<set>/<group>/<name>.png`. Decoding, the device, and in `workers` processes
-    writing and scoring go on beside each other; what waits between them is bounded.
+    Writes `folder/<set>/<group>/<name>.png`. Decoding, inference, and writing and scoring in
+    `workers` processes run concurrently; the queues between them are bounded.
     """
     with pool(workers) as submit:
         return {

@@ -1,4 +1,4 @@
-"""Maps as files: which map belongs to which truth, reading them, writing them as released."""
+"""Map files: match them to ground truth, read them, and write them like the released code."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,12 +15,12 @@ from gconet_jax.input_pipeline.groups import Group, list_files
 from gconet_jax.input_pipeline.layouts import find_folder
 from gconet_jax.interpolation import interpolation_matrix
 
-SHOWN = 5  # files that a message names before it only counts
-GREY = ('L', '1', 'P')  # modes of files that are read as they are
+SHOWN = 5  # files that a message lists before it only counts
+GREY = ('L', '1', 'P')  # modes of files that need no conversion
 
 
 class Truth(NamedTuple):
-    """An image whose map is to be scored: its group and name, the photograph, the mask."""
+    """An image to score: its group, name, photograph and mask."""
 
     group: str
     name: str
@@ -29,7 +29,7 @@ class Truth(NamedTuple):
 
 
 def truths_of(groups: Sequence[Group]) -> list[Truth]:
-    """The images of groups with masks."""
+    """Return the images of groups with masks."""
     return [
         Truth(group.name, image.stem, image, mask)
         for group in groups
@@ -38,7 +38,7 @@ def truths_of(groups: Sequence[Group]) -> list[Truth]:
 
 
 def truths_in(folder: Path) -> list[Truth]:
-    """The masks `<folder>/<group>/<name>.png`, whose photographs are not at hand.
+    """Return the masks `<folder>/<group>/<name>.png`, without photographs.
 
     Raises:
         DataError: there is none.
@@ -54,9 +54,9 @@ def truths_in(folder: Path) -> list[Truth]:
 
 
 def maps_folder(maps: Path, dataset: str, *, only: bool) -> Path:
-    """The folder of a method's maps of a set, `<maps>/<set>`, whatever the case of its name.
+    """Return the folder of a method's maps for a set, `<maps>/<set>` in any case.
 
-    If `only` this set is scored, `maps` may hold the groups themselves.
+    If `only` this set is scored, `maps` may contain the groups directly.
 
     Raises:
         DataError: there is no such folder.
@@ -71,15 +71,19 @@ def maps_folder(maps: Path, dataset: str, *, only: bool) -> Path:
 
 
 def pair(truths: Sequence[Truth], folder: Path) -> tuple[list[ScoredImage], tuple[Path, ...]]:
-    """The map `<folder>/<group>/<name>` of every truth, of any suffix; and maps of none, stray.
+    """Match every truth with its map `<folder>/<group>/<name>`, of any suffix.
+
+    Returns:
+        The matched images, and the stray maps, which belong to no truth.
 
     Raises:
-        DataError: maps are missing; they are counted, the first few and whole groups named.
+        DataError: maps are missing; the message gives their number, the first few, and whole
+            groups.
     """
     there = list_files(folder)
     files: dict[tuple[str, str], Path] = {}
     for group, paths in there.items():
-        for path in sorted(paths, key=lambda path: path.suffix.lower() != '.png'):  # PNG goes first
+        for path in sorted(paths, key=lambda path: path.suffix.lower() != '.png'):  # prefer PNG
             files.setdefault((group, path.stem), path)
     wanted = {(truth.group, truth.name) for truth in truths}
     missing = sorted(wanted - files.keys())
@@ -101,9 +105,9 @@ def pair(truths: Sequence[Truth], folder: Path) -> tuple[list[ScoredImage], tupl
 
 
 def load_map(file: ImageFile) -> tuple[NDArray[np.uint8], str]:
-    """Reads a map as grey, (H, W) uint8, and the mode of the file if that was not grey, or ''.
+    """Read a map as grey uint8 (H, W); also return the file's mode if it was not grey, else ''.
 
-    Colours are weighted as PIL's mode 'L' does, 16 bits are scaled to 8.
+    Colours are weighted as in PIL's mode 'L'; 16 bits are scaled to 8.
 
     Raises:
         DataError: the file is missing, broken, or not an image.
@@ -113,20 +117,20 @@ def load_map(file: ImageFile) -> tuple[NDArray[np.uint8], str]:
 
 
 def resize_map(pixels: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """A map (h, w) at the shape (H, W) of its truth: bilinear in 8 bits, as eval-co-sod does."""
+    """Resize a map (h, w) to its truth's shape (H, W): bilinear in 8 bits, as in eval-co-sod."""
     size = (shape[1], shape[0])
     return np.array(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
 
 
 def load_truth(file: ImageFile) -> NDArray[np.uint8]:
-    """Reads a mask as grey, (H, W) uint8; DataError as for `load_map`."""
+    """Read a mask as grey uint8 (H, W); raise DataError as `load_map` does."""
     return np.array(open_image(file, 'L'))
 
 
 def write_map(pixels: NDArray[np.float32], image: ImageFile, path: Path) -> NDArray[np.uint8]:
-    """Writes a map (h, w) in [0, 1] as 8-bit PNG of the size of its image; returns what it wrote.
+    """Write a map (h, w) in [0, 1] as 8-bit PNG at the size of its image; return what is written.
 
-    As released: bilinear with aligned corners, then 255·M cut off to whole numbers.
+    As in the released code: bilinear with aligned corners, then 255·M rounded down.
     """
     width, height = size_of(image)
     rows = interpolation_matrix(pixels.shape[0], height)

@@ -1,20 +1,22 @@
-"""Scores of one saliency map by the eval-co-sod protocol, from one joint histogram of an image.
+"""Scores of one saliency map by the eval-co-sod protocol, from one joint histogram per image.
 
-The protocol (github.com/zzhanghub/eval-co-sod): the ground truth stays grey for MAE, E and F and
-is cut at 0.5 for S; the prediction is min-max normalised for all but MAE, then compared (`>=`) with
-255 thresholds from 0 to 1 in float32. S is undefined where the toolbox divides nothing by nothing:
-a truth that is empty, or has no background, only after the cut; a single pixel of either; a
-foreground whose centroid lies in the first row or column. It is NaN then, as there. Where map and
-truth are both constant in a quadrant they count as alike; if the map is neither 0 nor 1 there, the
-toolbox's float32 sums leave that to rounding.
+The protocol (github.com/zzhanghub/eval-co-sod): the ground truth stays grey for MAE, E and F, and
+is cut at 0.5 for S. The prediction is min-max normalised for all scores except MAE, then compared
+(`>=`) with 255 thresholds from 0 to 1 in float32.
 
-The toolbox has no weighted F, no adaptive scores, no IoU and no Dice. They are computed from the
-same maps here: the adaptive threshold is twice the mean of the normalised map, at most 1; overlaps
-are with the grey truth; weighted F is with the truth cut at 0.5.
+S is undefined where the toolbox divides zero by zero; it is NaN here as there. This happens for a
+truth that becomes empty, or loses its background, only by the cut; for a single pixel of either;
+and for a foreground whose centroid lies in the first row or column. Where map and truth are both
+constant in a quadrant they count as equal; if the map is neither 0 nor 1 there, the toolbox's
+result depends on float32 rounding.
 
-Every pixel is one of 256 values in the map and one of 256 in the truth, so that counting the pairs,
-in each of the four quadrants about the object's centroid, is all that one pass over the pixels has
-to do; only weighted F looks at distances between pixels.
+The toolbox has no weighted F, adaptive scores, IoU or Dice. They are computed from the same maps:
+the adaptive threshold is twice the mean of the normalised map, at most 1; IoU and Dice use the grey
+truth; weighted F uses the truth cut at 0.5.
+
+Map and truth each have 256 possible values. One pass over the pixels counts the pairs of values in
+each of the four quadrants around the object's centroid, and all scores follow from these counts.
+Only weighted F needs distances between pixels.
 """
 
 from typing import NamedTuple
@@ -31,19 +33,20 @@ Pixels = NDArray[np.uint8]
 
 VALUES = np.arange(256) / 255  # of 8-bit maps
 GREYS = VALUES.astype(np.float32)
-CUT = 128  # the first grey of the foreground when the truth is cut at 0.5
+CUT = 128  # first grey level of the foreground when the truth is cut at 0.5
 BETA_SQUARED = 0.3  # weight of precision against recall in F (Achanta 2009)
 ALPHA = 0.5  # weight of the object term against the region term in S (Fan 2017)
-# A sum of squared deviations below this is rounding: one pixel that is off gives 1e-5.
+# A sum of squared deviations below this is rounding: a single differing pixel gives 1e-5.
 CONSTANT = 1e-12
-TINY = 1e-20  # the toolbox's: keeps a quotient of zeros at zero
+TINY = 1e-20  # from the toolbox: keeps a quotient of zeros at zero
 
 
 def _thresholds() -> NDArray[np.float32]:
-    """PyTorch's `linspace(0, 1, 255)`: float32 steps from either end, each rounded once.
+    """Return PyTorch's `linspace(0, 1, 255)`: float32 steps from either end, each rounded once.
 
-    A map whose largest value is twice 127 above its smallest, say, has pixels exactly upon
-    thresholds: one unit in the last place moves them to the other side.
+    The exact bits matter. For example, if the largest value of a map is twice 127 above its
+    smallest, some pixels equal thresholds, and one unit in the last place moves them to the other
+    side.
     """
     step, i = float(np.float32(1) / np.float32(254)), np.arange(255)
     return np.where(i < 127, step * i, 1 - step * (254 - i)).astype(np.float32)
@@ -53,7 +56,7 @@ THRESHOLDS = _thresholds()
 
 
 def score_image(prediction: Pixels, truth: Pixels) -> ImageScores:
-    """Scores one saliency map, (H, W) uint8, against a truth of the same shape, grey edges kept.
+    """Score one saliency map, uint8 (H, W), against a grey truth of the same shape.
 
     Raises:
         ValueError: the shapes differ, or a map is not 2-D, is empty, or is not uint8.
@@ -66,7 +69,7 @@ def score_image(prediction: Pixels, truth: Pixels) -> ImageScores:
     span = GREYS[present[-1]] - GREYS[present[0]] + np.float32(TINY)
     normalised = (GREYS - GREYS[present[0]]) / span  # of each level, in float32 as in the toolbox
     mean = levels @ normalised.astype(np.float64) / prediction.size
-    # The adaptive threshold is one more threshold, the last.
+    # The adaptive threshold is added as the last threshold.
     thresholds = np.append(THRESHOLDS, np.float32(min(2 * mean, 1)))
     curves = _curves(_reached(counts, normalised, thresholds), pixels, VALUES[greys])
     return ImageScores(
@@ -83,7 +86,7 @@ def score_image(prediction: Pixels, truth: Pixels) -> ImageScores:
 
 
 def check_maps(prediction: Pixels, truth: Pixels) -> None:
-    """ValueError unless both are non-empty (H, W) uint8 of one shape."""
+    """Raise ValueError unless both are non-empty uint8 (H, W) of one shape."""
     if np.shape(prediction) != np.shape(truth):
         raise ValueError(
             f'prediction {np.shape(prediction)} and truth {np.shape(truth)} differ in shape; '
@@ -100,10 +103,10 @@ def check_maps(prediction: Pixels, truth: Pixels) -> None:
 
 
 def _count(prediction: Pixels, truth: Pixels) -> tuple[Array, NDArray[np.intp]]:
-    """Pixels by quadrant, level of the map and grey of the truth, (4, 256, G), and the G greys.
+    """Count pixels by quadrant, map level and truth grey: (4, 256, G), and the G greys.
 
-    The quadrants meet at the foreground's centroid, 0-based and rounded with halves to even: left
-    and right above it, left and right below.
+    The quadrants meet at the foreground's centroid, 0-based and rounded with halves to even. Their
+    order is top left, top right, bottom left, bottom right.
     """
     greys = np.flatnonzero(cv2.calcHist([truth], [0], None, [256], [0, 256]))
     index = np.zeros(256, np.uint8)
@@ -133,21 +136,21 @@ class _Curves(NamedTuple):
 
 
 def _reached(counts: Array, normalised: Array, thresholds: Array) -> Array:
-    """(256 levels, G greys) -> (T, G): pixels of each grey at or above each threshold."""
+    """Count the pixels of each grey at or above each threshold: (256 levels, G) -> (T, G)."""
     at_least = np.zeros((257, counts.shape[1]))
     at_least[:256] = counts[::-1].cumsum(axis=0)[::-1]
     return at_least[np.searchsorted(normalised, thresholds, side='left')]
 
 
 def _curves(on: Array, pixels: Array, truth: Array) -> _Curves:
-    """Curves over T thresholds.
+    """Return the curves over T thresholds.
 
     A pixel of truth g in [0, 1] counts g towards the foreground and 1 - g towards the background.
 
     Args:
         on: (T, G) pixels of each grey of the truth that reach each threshold.
-        pixels: (G,) of each grey.
-        truth: (G,) the greys, in [0, 1].
+        pixels: (G,) pixels of each grey.
+        truth: (G,) greys, in [0, 1].
     """
     area, hit = on.sum(axis=1), on @ truth
     size, ground = pixels @ truth, pixels @ (1 - truth)
@@ -164,16 +167,17 @@ def _curves(on: Array, pixels: Array, truth: Array) -> _Curves:
 
 
 def _fmeasure(precision: Array, recall: Array) -> Array:
-    """F = (1 + b²) P R / (b² P + R), b² = 0.3, and 0 where P = R = 0 (Achanta et al., 2009)."""
+    """Return F = (1 + b²) P R / (b² P + R), b² = 0.3; 0 if P = R = 0 (Achanta et al., 2009)."""
     weighted = np.maximum(BETA_SQUARED * precision + recall, TINY)
     return (1 + BETA_SQUARED) * precision * recall / weighted
 
 
 def _emeasure(on: Array, pixels: Array, truth: Array) -> Array:
-    """E-measure at every threshold, (T,) (Fan et al., 2018, eqs. 3 to 5); see `_curves`.
+    """Return the E-measure at every threshold, (T,) (Fan et al., 2018, eqs. 3 to 5); see `_curves`.
 
-    E = sum (2 g p / (g² + p²) + 1)² / 4 / (n - 1), g and p the truth and the thresholded prediction
-    less their means. p takes two values, so that the cost grows with the number of greys.
+    E = sum (2 g p / (g² + p²) + 1)² / 4 / (n - 1), where g and p are the truth and the thresholded
+    prediction minus their means. p takes two values, so the cost is proportional to the number of
+    greys.
     """
     n = pixels.sum()
     g = truth - pixels @ truth / n
@@ -187,17 +191,17 @@ def _alignment(g: Array, p: Array) -> Array:
 
 
 def smeasure(joint: Array, values: Array, greys: NDArray[np.intp]) -> np.float64:
-    """S-measure, half object and half region similarity, at least 0 (Fan et al., 2017).
+    """Return the S-measure, half object and half region similarity, at least 0 (Fan et al., 2017).
 
     A black truth scores 1 - mean(prediction), a white one mean(prediction).
 
     Args:
-        joint: (4, 256, G) pixels by quadrant, level of the map and grey of the truth.
-        values: (256,) of the levels, normalised.
-        greys: (G,) of the truth, 0 to 255, rising.
+        joint: (4, 256, G) pixels by quadrant, map level and truth grey.
+        values: (256,) normalised map levels.
+        greys: (G,) truth greys, 0 to 255, ascending.
 
     Returns:
-        In [0, 1], or NaN where the toolbox has it; see the module.
+        S in [0, 1], or NaN as in the toolbox; see the module docstring.
     """
     n = joint.sum()
     if greys[-1] == 0 or greys[0] == 255:
@@ -213,7 +217,10 @@ def smeasure(joint: Array, values: Array, greys: NDArray[np.intp]) -> np.float64
 
 
 def _object_similarity(counts: Array, values: Array) -> Array:
-    """2 m / (m² + 1 + s), mean and sample standard deviation of pixels counted by value, (256,)."""
+    """Return 2 m / (m² + 1 + s), with mean m and sample deviation s.
+
+    `counts` (256,) holds the number of pixels of each of `values` (256,).
+    """
     n = counts.sum()
     mean = counts @ values / n
     spread = np.sqrt(counts @ (values - mean) ** 2 / (n - 1))
@@ -221,9 +228,9 @@ def _object_similarity(counts: Array, values: Array) -> Array:
 
 
 def _structural_similarity(off: Array, on: Array, values: Array) -> Array:
-    """SSIM of map and cut truth in each quadrant, (4,); NaN where a quadrant has no pixel.
+    """Return the SSIM of map and cut truth in each quadrant, (4,); NaN for an empty quadrant.
 
-    `off` and `on` (4, 256) count the background's and the foreground's pixels by level.
+    `off` and `on` (4, 256) count the pixels of background and foreground by level.
     """
     n = (off + on).sum(axis=1)
     p_mean, t_mean = (off + on) @ values / n, on.sum(axis=1) / n
@@ -231,7 +238,7 @@ def _structural_similarity(off: Array, on: Array, values: Array) -> Array:
     p_variance = ((off + on) * p_centred**2).sum(axis=1)
     t_variance = n * t_mean * (1 - t_mean)
     covariance = (on * p_centred).sum(axis=1)
-    # The n - 1 of the three (co)variances cancels.
+    # The factors n - 1 of the three (co)variances cancel.
     similarity = 4 * p_mean * t_mean * covariance
     similarity /= (p_mean**2 + t_mean**2) * (p_variance + t_variance)
     return np.where(p_variance + t_variance < CONSTANT, 1.0, similarity)

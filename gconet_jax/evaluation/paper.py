@@ -1,6 +1,6 @@
 """Table 3 of the GCoNet+ paper: scores by training sets and test set."""
 
-# Sets trained on -> test set -> max E-measure, S-measure, max F-measure, MAE.
+# Training sets -> test set -> max E-measure, S-measure, max F-measure, MAE.
 TABLE_3: dict[tuple[str, ...], dict[str, tuple[float, float, float, float]]] = {
     ('DUTS_class',): {
         'CoCA': (0.786, 0.691, 0.574, 0.113),

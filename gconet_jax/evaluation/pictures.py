@@ -1,4 +1,4 @@
-"""Pictures for people: `image | truth | map` of a few images of each group."""
+"""Sheets of `image | truth | map` for a few images of each group."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,15 +15,17 @@ GAP = 4
 def comparison(
     folder: Path, groups: Sequence[Group], path: Path, *, rows: int = 8, columns: int = 4
 ) -> None:
-    """Writes a sheet of `image | truth | map`: a row a group, `columns` images of each.
+    """Write a sheet of `image | truth | map`, with one row per group and `columns` images in each.
 
     Args:
-      folder: holds the maps, `<group>/<name>.png`.
-      groups: with masks; `rows` of them are shown, spread evenly.
-      path: of the picture.
+        folder: folder of the maps, `<group>/<name>.png`.
+        groups: groups with masks; `rows` of them, evenly spaced, are shown.
+        path: the picture to write.
+        rows: number of groups.
+        columns: number of images of each group.
     """
     shown = [groups[i * len(groups) // rows] for i in range(rows)]
-    shown = list(dict.fromkeys(shown))  # fewer groups than rows
+    shown = list(dict.fromkeys(shown))  # in case there are fewer groups than rows
     tiles = []
     for group in shown:
         pairs = list(zip(group.images, group.masks, strict=True))[:columns]
@@ -34,7 +36,7 @@ def comparison(
 
 
 def sheet(rows: Sequence[Sequence[tuple[Image.Image, ...]]]) -> Image.Image:
-    """Rows of (image, truth, map), as one picture."""
+    """Arrange rows of (image, truth, map) in one picture."""
     step = 3 * TILE + 3 * GAP
     columns = max(len(row) for row in rows)
     picture = Image.new('RGB', (columns * step, len(rows) * (TILE + GAP)), 'white')

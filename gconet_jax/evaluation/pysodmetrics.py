@@ -1,7 +1,8 @@
-"""Scores of one saliency map by PySODMetrics, through the library itself.
+"""Scores of one saliency map by the PySODMetrics library itself.
 
-It differs from eval-co-sod (`metrics.py`): 256 thresholds, truth above 128, a prediction that is
-min-max normalised for MAE too, black and white truths apart in E, another centroid in S.
+It differs from eval-co-sod (`metrics.py`): it has 256 thresholds, cuts the truth above 128,
+normalises the prediction for MAE too, handles black and white truths separately in E, and uses
+another centroid in S.
 """
 
 import warnings
@@ -16,14 +17,14 @@ Pixels = NDArray[np.uint8]
 
 
 def score_image(prediction: Pixels, truth: Pixels) -> ImageScores:
-    """Scores one saliency map, (H, W) uint8, against a truth of the same shape.
+    """Score one saliency map, uint8 (H, W), against a truth of the same shape.
 
-    S is NaN where the library has it: the foreground's centroid lies in the last row or column.
+    S is NaN where it is in the library: the foreground's centroid lies in the last row or column.
 
     Raises:
         ValueError: the shapes differ, or a map is not 2-D, is empty, or is not uint8.
     """
-    import py_sod_metrics as library  # half a second to import, with scikit-image
+    import py_sod_metrics as library  # takes half a second, with scikit-image
 
     check_maps(prediction, truth)
     mae, s, e = library.MAE(), library.Smeasure(), library.Emeasure()
@@ -39,7 +40,7 @@ def score_image(prediction: Pixels, truth: Pixels) -> ImageScores:
     overlaps = library.FmeasureV2(
         {name: handler(with_dynamic=True, with_adaptive=True) for name, handler in handlers.items()}
     )
-    with warnings.catch_warnings():  # of means of nothing, where S is undefined
+    with warnings.catch_warnings():  # means of empty arrays, where S is undefined
         warnings.simplefilter('ignore', RuntimeWarning)
         for measure in (mae, s, e, wf, overlaps):
             measure.step(prediction, truth)
@@ -52,7 +53,7 @@ def score_image(prediction: Pixels, truth: Pixels) -> ImageScores:
         adaptive_emeasure=alignment['adp'],
         adaptive_iou=overlap['iou']['adaptive'],
         adaptive_dice=overlap['dice']['adaptive'],
-        emeasure=alignment['curve'][::-1],  # the library's fall with the threshold
+        emeasure=alignment['curve'][::-1],  # the library's curves descend with the threshold
         **{name: overlap[name]['dynamic'][::-1] for name in handlers},
         confidence=np.bincount(prediction.ravel(), minlength=256) / prediction.size,
     )

@@ -1,4 +1,4 @@
-"""A page about scored maps: how good, where the worst are, and how methods differ."""
+"""The HTML report on scored maps: scores, worst images, and differences between methods."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -13,7 +13,7 @@ from gconet_jax.evaluation.comparison import MAIN, best_methods, paired_bootstra
 from gconet_jax.evaluation.scores import SetScores
 from gconet_jax.evaluation.tables import HEAD, METRICS, Board, cell, cells
 
-WORST, BEST = 10, 5  # groups in sight; a table of all of them unfolds
+WORST, BEST = 10, 5  # visible groups; the table of all groups unfolds
 PICTURES = 8  # of the worst images and of the best
 
 PAGE = Template("""<!DOCTYPE html>
@@ -103,22 +103,23 @@ def write_report(
     notes: Sequence[str] = (),
     train_sets: Sequence[str] = (),
 ) -> None:
-    """Writes one HTML page that needs no other file and no network, whole or not at all.
+    """Write one self-contained HTML page, atomically.
 
-    For each set: its scores with the paper's, curves, groups from worst to best, the worst and the
+    Each set shows its scores with the paper's, curves, groups from worst to best, the worst and
     best images of the first method (of its first run, if there are several), and how the other
-    methods differ from it. Takes seconds for thousands of images.
+    methods differ from it. This takes seconds for thousands of images.
 
     Args:
         board: what was scored; its files are read again for the pictures.
-        path: of the page; its folder is made if need be.
-        title: of the page.
-        notes: are listed at the top.
-        train_sets: of the models, to find the paper's row; if empty, its best row is shown.
+        path: the page to write; its folder is created if needed.
+        title: title of the page.
+        notes: lines to show at the top.
+        train_sets: training sets of the models, to find the paper's row; if empty, the paper's best
+            row is shown.
 
     Raises:
-        ValueError: there are several protocols on the board, or none; or the images differ.
-        DataError: a file that is to be shown cannot be read.
+        ValueError: the board has several protocols or none, or the images differ.
+        DataError: a file to show cannot be read.
     """
     links = [f'<a href="#set-{i}">{escape(name)}</a>' for i, name in enumerate(board)]
     page = PAGE.substitute(
@@ -192,7 +193,7 @@ def _differences(board: Board, name: str) -> str:
 
 
 def _groups(board: Board, name: str) -> str:
-    """Those of the first method in sight; beneath, all of them fold out."""
+    """Return the table of the first method's groups; the full list unfolds below it."""
     (_, runs), *others = board[name].items()
     scored = []
     for group, images in runs[0].groups().items():
@@ -231,7 +232,7 @@ def _pictures(run: SetScores, images: Sequence[int]) -> str:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], last: str = '') -> str:
-    """Cells are HTML; `last` is the class of the last row."""
+    """Return a table whose cells are HTML; `last` is the class of the last row."""
     lines = [f'<tr>{"".join(f"<td>{text}</td>" for text in row)}</tr>' for row in rows]
     if last:
         lines[-1] = lines[-1].replace('<tr>', f'<tr class="{last}">')

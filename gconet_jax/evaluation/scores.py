@@ -1,4 +1,4 @@
-"""What is known of each scored image, and the numbers of a set, a group or an image made of it."""
+"""The scores of each image, and the metrics of a set, a group or an image computed from them."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from gconet_jax.input_pipeline.files import ImageFile
 
 Array = NDArray[np.floating]
-Score = Any  # np.float64 of one image, (n,) of several
+Score = Any  # np.float64 for one image, (n,) for several
 
 
 class ImageScores(NamedTuple):
-    """Scores of one image, in [0, 1]; or, with a leading axis, of several.
+    """Scores of one image, in [0, 1]; with a leading axis, of several images.
 
-    NaN where the protocol leaves a score undefined. Curves are over the protocol's T thresholds,
-    rising: 255 (eval-co-sod) or 256 (pysodmetrics).
+    A score that the protocol leaves undefined is NaN. Curves are over the protocol's T thresholds,
+    ascending: 255 (eval-co-sod) or 256 (pysodmetrics).
     """
 
     mae: Score
@@ -29,25 +29,25 @@ class ImageScores(NamedTuple):
     adaptive_iou: Score
     adaptive_dice: Score
     fmeasure: Array  # (T,)
-    emeasure: Array  # (T,); can exceed 1 by 1 / (H*W - 1), the measure's normalisation
+    emeasure: Array  # (T,); the measure's normalisation allows up to 1 + 1 / (H*W - 1)
     iou: Array  # (T,)
     dice: Array  # (T,)
     precision: Array  # (T,)
     recall: Array  # (T,); also the true-positive rate of the ROC curve
     false_positive_rate: Array  # (T,)
-    confidence: Array  # (256,) share of the pixels that have each 8-bit value, as saved
+    confidence: Array  # (256,) share of the pixels with each saved 8-bit value
 
 
 class ScoredImage(NamedTuple):
-    """Which files were scored.
+    """The files that were scored.
 
     Attributes:
         group: name of the group.
-        name: of the image in its group, without suffix.
-        image: the photograph, if it is at hand.
+        name: name of the image in its group, without suffix.
+        image: the photograph, if available.
         truth: the ground truth.
-        map: what was scored against it.
-        resized: whether the map had another size than the truth.
+        map: the map that was scored against it.
+        resized: whether the map and the truth differ in size.
     """
 
     group: str
@@ -60,14 +60,14 @@ class ScoredImage(NamedTuple):
 
 @dataclass(frozen=True)
 class SetScores:
-    """One set of maps, scored.
+    """The scores of one set of maps.
 
     Attributes:
         dataset: name of the set of images.
         protocol: 'eval-co-sod' or 'pysodmetrics'.
-        images: n of them, group by group.
+        images: the n images, group by group.
         scores: their scores, each field with a leading axis of n.
-        remarks: lines on what was odd about the files, for people.
+        remarks: messages about irregular files.
     """
 
     dataset: str
@@ -77,41 +77,41 @@ class SetScores:
     remarks: tuple[str, ...] = ()
 
     def groups(self) -> dict[str, list[int]]:
-        """The indices of the images of each group."""
+        """Return the indices of the images of each group."""
         groups: dict[str, list[int]] = {}
         for i, image in enumerate(self.images):
             groups.setdefault(image.group, []).append(i)
         return groups
 
     def summary(self, images: Sequence[int] | None = None) -> dict[str, float]:
-        """The numbers of the whole set, or of these images of it; see `summarize`."""
+        """Return the metrics of the whole set, or of the given images; see `summarize`."""
         return summarize(self.scores if images is None else take(self.scores, images))
 
     def undefined(self) -> list[ScoredImage]:
-        """The images whose S the protocol leaves undefined."""
+        """Return the images whose S the protocol leaves undefined."""
         return [self.images[i] for i in np.flatnonzero(np.isnan(self.scores.smeasure))]
 
 
 def stack(scores: Sequence[ImageScores]) -> ImageScores:
-    """Scores of single images as one, with a leading axis; ValueError if there is none."""
+    """Stack the scores of single images along a leading axis; ValueError if there are none."""
     if not scores:
         raise ValueError('no image to score: at least one is needed')
     return ImageScores._make(np.stack(column) for column in zip(*scores, strict=True))
 
 
 def take(scores: ImageScores, images: Sequence[int]) -> ImageScores:
-    """The scores of some of the images."""
+    """Select the scores of some images."""
     return ImageScores._make(column[np.asarray(images)] for column in scores)
 
 
 def summarize(scores: ImageScores) -> dict[str, float]:
-    """The published numbers of a set of images; `scores` have a leading axis.
+    """Compute the published metrics of a set of images; `scores` have a leading axis.
 
-    In [0, 1], but that E may exceed 1 by 1 / (H*W - 1), and that S may be NaN.
+    All are in [0, 1], except that E can reach 1 + 1 / (H*W - 1) and S may be NaN.
 
-    Curves are averaged over the images before the maximum or the mean over thresholds is taken, and
-    before the areas AP and AUC. `smeasure` is NaN, as the toolboxes have it, if it is undefined for
-    any image; `defined_smeasure` leaves such images out.
+    Curves are averaged over the images before the maximum or mean over thresholds, and before the
+    areas AP and AUC. `smeasure` is NaN if it is undefined for any image, as in the toolboxes;
+    `defined_smeasure` ignores such images.
     """
     mean = ImageScores._make(column.mean(axis=0) for column in scores)
     defined = scores.smeasure[~np.isnan(scores.smeasure)]
@@ -137,33 +137,34 @@ def summarize(scores: ImageScores) -> dict[str, float]:
 
 
 def mean_smeasure(summaries: Iterable[Mapping[str, float]]) -> float:
-    """S, where it is defined, averaged over sets: what checkpoints are chosen by."""
+    """Return the defined S averaged over sets, by which checkpoints are chosen."""
     return float(np.mean([summary['defined_smeasure'] for summary in summaries]))
 
 
 def average_precision(precision: Array, recall: Array) -> float:
-    """Area under a PR curve, in [0, 1]; both (T,), recall falls with the threshold.
+    """Return the area under a PR curve, in [0, 1]; both (T,), recall falls with the threshold.
 
-    Precision is first raised to the best at that recall or a higher one (PASCAL VOC 2010).
+    Precision is first raised to the best precision at that recall or higher (PASCAL VOC 2010).
     """
     best = np.maximum.accumulate(precision)
     return float(np.sum((recall - np.append(recall[1:], 0)) * best))
 
 
 def area_under_roc(true_positive_rate: Array, false_positive_rate: Array) -> float:
-    """Area under a ROC curve (both rates (T,)) by the trapezoid rule, in [0, 1].
+    """Return the area under a ROC curve by the trapezoid rule, in [0, 1]; both rates are (T,).
 
-    Where rates of false positives tie, the curve rises straight up, from the least rate of true
-    positives to the most.
+    Where false-positive rates tie, the curve rises vertically from the lowest true-positive rate to
+    the highest.
     """
     order = np.lexsort((true_positive_rate, false_positive_rate))
     return float(np.trapezoid(true_positive_rate[order], false_positive_rate[order]))
 
 
 def balanced_error_rate(true_positive_rate: Array, false_positive_rate: Array) -> float:
-    """The least mean of the rates of misses and of false alarms; both rates (T,).
+    """Return the lowest mean of miss rate and false-alarm rate over the thresholds; both are (T,).
 
-    An object counts as much as its background, however small it is. In [0, 0.5], for at the first
-    threshold everything passes; but in [0.5, 1] of a black truth, whose recall is 0 throughout.
+    Object and background count equally, however small the object is. The result is in [0, 0.5],
+    because everything passes the first threshold. For a black truth, whose recall is always 0, it
+    is in [0.5, 1].
     """
     return float(np.min((1 - true_positive_rate + false_positive_rate) / 2))

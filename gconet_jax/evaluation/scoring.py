@@ -1,4 +1,4 @@
-"""Scores maps beside their truths, in several processes, and says what was odd about the files."""
+"""Scoring of map files against ground truth in several processes, with remarks on odd files."""
 
 import contextlib
 import itertools
@@ -32,17 +32,17 @@ from gconet_jax.futures import in_order
 from gconet_jax.input_pipeline.groups import Group
 
 PROTOCOLS = {'eval-co-sod': metrics.score_image, 'pysodmetrics': pysodmetrics.score_image}
-AHEAD = 64  # calls that wait or whose results wait, so that memory is bounded
-CHUNK = 8  # files of a call, so that what calls cost does not count
-KEPT_BYTES = 31 << 20  # just below the most that glibc goes by
-WINDOWS_WORKERS = 61  # the most that Python's process pools allow there
-SHOWN = 3  # files that a remark names before it only counts
+AHEAD = 64  # calls queued or with unread results, to bound memory
+CHUNK = 8  # files per call, to amortise its overhead
+KEPT_BYTES = 31 << 20  # just below glibc's largest dynamic mmap threshold
+WINDOWS_WORKERS = 61  # the limit of Python's process pools on Windows
+SHOWN = 3  # files that a remark lists before it only counts
 
 Submit = Callable[..., 'Future[Any]']
 
 
 class Scored(NamedTuple):
-    """The scores of one image, and what was odd about its map: see `maps.load_map`."""
+    """The scores of one image, and anything irregular about its map: see `maps.load_map`."""
 
     scores: ImageScores
     mode: str = ''
@@ -52,25 +52,24 @@ class Scored(NamedTuple):
 def evaluate_maps(
     pred_dir: str | Path, gt_dir: str | Path, *, protocol: str = 'eval-co-sod', workers: int = 0
 ) -> dict[str, float]:
-    """Scores `pred_dir/<group>/<name>.png` against `gt_dir/<group>/<name>.png`.
+    """Score `pred_dir/<group>/<name>.png` against `gt_dir/<group>/<name>.png`.
 
-    `gt_dir` decides what counts; all images weigh alike, whatever the sizes of their groups.
+    `gt_dir` determines the images. All have the same weight, whatever the sizes of their groups.
 
     Args:
-        pred_dir: maps; of another suffix, another size, 16 bits or in colour if need be.
-        gt_dir: masks; grey edges are kept or cut as the protocol has it.
+        pred_dir: folder of maps; other suffixes, other sizes, 16 bits and colour also work.
+        gt_dir: folder of masks; the protocol keeps or cuts grey edges.
         protocol: 'eval-co-sod', the paper's, or 'pysodmetrics', by that library.
-        workers: processes beside this one; a script that uses them needs the usual
-            `if __name__ == '__main__':`.
+        workers: additional processes; a script that uses them needs `if __name__ == '__main__':`.
 
     Returns:
         mae, smeasure and defined_smeasure, max_/mean_/adaptive_ fmeasure and emeasure, wfmeasure,
         max_/adaptive_ iou and dice, ap, auc and min_ber; see `scores.summarize` for their ranges.
 
     Raises:
-        DataError: no ground truth, maps are missing (counted, the first few named), or a file
-            cannot be read.
-        ValueError: an unknown protocol.
+        DataError: there is no ground truth, maps are missing (the message counts them and lists the
+            first few), or a file cannot be read.
+        ValueError: the protocol is unknown.
     """
     if protocol not in PROTOCOLS:
         raise ValueError(f'unknown protocol {protocol!r}; there are {", ".join(PROTOCOLS)}')
@@ -79,17 +78,17 @@ def evaluate_maps(
 
 
 class Found(NamedTuple):
-    """The maps of a set: one for each truth, and those of none."""
+    """The maps of a set: one for each truth, and stray ones without a truth."""
 
     pairs: list[ScoredImage]
     stray: tuple[Path, ...]
 
 
 def find_maps(maps: Path, sets: dict[str, tuple[Group, ...]]) -> dict[str, Found]:
-    """A method's maps `<maps>/<set>/<group>/<name>.png` of each set.
+    """Find a method's maps `<maps>/<set>/<group>/<name>.png` of each set.
 
     Raises:
-        DataError: as `evaluate_maps`.
+        DataError: as in `evaluate_maps`.
     """
     return {
         name: Found(*pair(truths_of(groups), maps_folder(maps, name, only=len(sets) == 1)))
@@ -98,7 +97,7 @@ def find_maps(maps: Path, sets: dict[str, tuple[Group, ...]]) -> dict[str, Found
 
 
 def score_maps(found: dict[str, Found], *, protocol: str, workers: int) -> dict[str, SetScores]:
-    """Scores the maps of each set, in `workers` processes, with progress.
+    """Score the maps of each set, in `workers` processes, with progress.
 
     Raises:
         DataError: a map or its truth cannot be read.
@@ -114,7 +113,7 @@ def collect(
     scored: Sequence[Scored],
     stray: tuple[Path, ...] = (),
 ) -> SetScores:
-    """The scores of a set's images, in their order, with remarks on what was odd."""
+    """Collect the scores of a set's images, in order, with remarks on irregular files."""
     images = [i._replace(resized=s.resized) for i, s in zip(images, scored, strict=True)]
     modes = [f'{i.map} ({s.mode})' for i, s in zip(images, scored, strict=True) if s.mode]
     remarks = (
@@ -129,13 +128,13 @@ def collect(
 
 
 def score_files(image: ScoredImage, protocol: str) -> Scored:
-    """Reads and scores one map; DataError if it or its truth cannot be read."""
+    """Read and score one map; DataError if it or its truth cannot be read."""
     prediction, mode = load_map(image.map)
     return _scored(prediction, load_truth(image.truth), protocol)._replace(mode=mode)
 
 
 def write_and_score(pixels: NDArray[np.float32], truth: Truth, path: Path, protocol: str) -> Scored:
-    """Writes a map (h, w) in [0, 1] as `maps.write_map` does, and scores what it wrote.
+    """Write a map (h, w) in [0, 1] as `maps.write_map` does, and score the written pixels.
 
     Raises:
         DataError: the image or its truth cannot be read.
@@ -153,10 +152,10 @@ def _scored(prediction: NDArray[np.uint8], truth: NDArray[np.uint8], protocol: s
 
 @contextlib.contextmanager
 def pool(workers: int) -> Iterator[Submit]:
-    """Submits calls to processes of their own, or with no `workers` makes them at once.
+    """Context that submits calls to a process pool, or runs them immediately if `workers` is 0.
 
-    Processes are started afresh, for JAX's threads do not survive a fork; what they import must not
-    import JAX, which would take seconds.
+    Processes are spawned, because JAX's threads do not survive a fork. They must not import JAX,
+    which takes seconds.
     """
     if workers == 0:
         yield _call
@@ -168,7 +167,7 @@ def pool(workers: int) -> Iterator[Submit]:
     )
     try:
         yield executor.submit
-    finally:  # an error, or a caller who stops early, does not wait for what is queued
+    finally:  # on an error or an early stop, do not wait for the queue
         executor.shutdown(cancel_futures=True)
 
 
@@ -193,10 +192,10 @@ def _call(function: Callable[..., Any], *arguments: Any) -> 'Future[Any]':
 def _start_worker() -> None:
     import cv2
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent tells of an interrupt, once
-    cv2.setNumThreads(1)  # processes share the cores
-    # Having freed a large block once, glibc keeps the memory of smaller ones for the next image,
-    # instead of giving it back and asking for it again: a sixth of the time.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent reports an interrupt, once
+    cv2.setNumThreads(1)  # the processes share the cores
+    # After freeing one large block, glibc keeps smaller blocks for the next image instead of
+    # returning and requesting them again, which saves a sixth of the time.
     np.empty(KEPT_BYTES, np.uint8)
 
 

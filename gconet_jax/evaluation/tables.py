@@ -1,4 +1,4 @@
-"""Tables of scores: for the terminal, for a paper, and as files that other programs read."""
+"""Tables of scores: for the terminal, for papers, and as files for other programs."""
 
 import csv
 import io
@@ -19,7 +19,7 @@ from gconet_jax.whole_file import whole_file
 Board = dict[str, dict[str, list[SetScores]]]
 Parts = Callable[[SetScores], Iterable[tuple[list[Any], list[int] | None]]]
 
-# Printed names of the numbers of `SetScores.summary`; first, those of Table 3, MAIN.
+# Printed names of the metrics of `SetScores.summary`; MAIN, from Table 3, comes first.
 METRICS = {
     'max_emeasure': 'max E',
     'smeasure': 'S',
@@ -41,15 +41,16 @@ METRICS = {
 }
 HEAD = ('max E ↑', 'S ↑', 'max F ↑', 'MAE ↓')
 PAPER_BEST = ('DUTS_class', 'COCO-SEG')  # the training sets of the best rows of Table 3
-SHOWN = 3  # images named of those whose S is undefined
+SHOWN = 3  # images to list whose S is undefined
 
 
 def text_table(board: Board, train_sets: Sequence[str] = ()) -> str:
-    """What the terminal shows: max E, S, max F and MAE of each method on each set.
+    """Return the terminal's table: max E, S, max F and MAE of each method on each set.
 
     Args:
         board: what was scored.
-        train_sets: of the models, to find the paper's row; if empty, its best row is shown.
+        train_sets: training sets of the models, to find the paper's row; if empty, the paper's best
+            row is shown.
     """
     label = paper_label(train_sets)
     width = max(map(len, {label, *board}.union(*board.values())))
@@ -67,21 +68,21 @@ def text_table(board: Board, train_sets: Sequence[str] = ()) -> str:
 
 
 def write_tables(board: Board, folder: Path, train_sets: Sequence[str] = ()) -> list[Path]:
-    """Writes scores.json, sets.csv, groups.csv, images.csv, table.md and table.tex.
+    """Write scores.json, sets.csv, groups.csv, images.csv, table.md and table.tex.
 
-    Scores in the CSV files have 6 decimals, 'nan' if undefined; runs count from 1. In the JSON file
-    what is undefined is null. Each file is written whole or not at all.
+    The CSV files have 6 decimals and 'nan' for undefined scores; runs are numbered from 1. The JSON
+    file has null for undefined scores. Each file is written atomically.
 
     Args:
         board: what was scored.
-        folder: is made if need be.
+        folder: output directory, created if needed.
         train_sets: see `text_table`.
 
     Returns:
         The files.
 
     Raises:
-        ValueError: there are several protocols on the board, or none.
+        ValueError: the board has several protocols or none.
     """
     texts = {
         'scores.json': _json(board, train_sets),
@@ -107,13 +108,13 @@ def write_tables(board: Board, folder: Path, train_sets: Sequence[str] = ()) -> 
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Writes UTF-8 to a file beside the final one, then renames it; makes the folder."""
+    """Write UTF-8 text atomically, through a temporary file; create the folder if needed."""
     with whole_file(path) as partial:
         partial.write_bytes(text.encode(errors='backslashreplace'))  # file names need not be UTF-8
 
 
 def protocol(board: Board) -> str:
-    """By which everything on the board was scored; ValueError if by several, or if it is empty."""
+    """Return the protocol of everything on the board; ValueError if there are several or none."""
     runs = [run for methods in board.values() for several in methods.values() for run in several]
     names = sorted({run.protocol for run in runs})
     if len(names) != 1:
@@ -122,18 +123,18 @@ def protocol(board: Board) -> str:
 
 
 def paper_row(dataset: str, train_sets: Sequence[str] = ()) -> tuple[float, ...] | None:
-    """The paper's max E, S, max F and MAE; its best if no training sets are named."""
+    """Return the paper's max E, S, max F and MAE; its best row if `train_sets` is empty."""
     wanted = set(train_sets or PAPER_BEST)
     return next((rows.get(dataset) for sets, rows in TABLE_3.items() if set(sets) == wanted), None)
 
 
 def paper_label(train_sets: Sequence[str] = ()) -> str:
-    """Names the paper's row."""
+    """Return the label of the paper's row."""
     return f'paper{"" if train_sets else ", best"} ({" + ".join(train_sets or PAPER_BEST)})'
 
 
 def undefined_lines(methods: Mapping[str, Sequence[SetScores]]) -> list[str]:
-    """Says of which images of a set S is undefined, and its mean over the others."""
+    """List the images of a set whose S is undefined, with the mean S of the others."""
     found: dict[tuple[str, ...], list[str]] = {}
     for method, runs in methods.items():
         names = {f'{image.group}/{image.name}': 0 for run in runs for image in run.undefined()}
@@ -150,13 +151,13 @@ def undefined_lines(methods: Mapping[str, Sequence[SetScores]]) -> list[str]:
 
 
 def cells(runs: Sequence[SetScores], metrics: Iterable[str] = MAIN) -> list[str]:
-    """Mean of each metric as text, with its deviation if there are several runs."""
+    """Format the mean of each metric, with its deviation if there are several runs."""
     numbers = deviation(runs)
     return [cell(*numbers[metric]) for metric in metrics]
 
 
 def cell(value: float, spread: float = float('nan')) -> str:
-    """`0.814`, `0.814 ± 0.003` or `nan`."""
+    """Format a value: `0.814`, `0.814 ± 0.003` or `nan`."""
     return f'{value:.3f}' if math.isnan(spread) else f'{value:.3f} ± {spread:.3f}'
 
 
@@ -188,7 +189,7 @@ def _null(value: float) -> float | None:
 
 
 def _csv(board: Board, columns: Sequence[str], parts: Parts) -> str:
-    """A line for each part of each run: its labels, and the scores of its images (None: all)."""
+    """Return CSV with a line for each part of each run: labels, scores (None: all images)."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator='\n')
     writer.writerow(['set', 'method', 'run', *columns, *METRICS])
@@ -205,7 +206,7 @@ def _csv(board: Board, columns: Sequence[str], parts: Parts) -> str:
 def _rows(
     board: Board, train_sets: Sequence[str], escape: Callable[[str], str], bold: str
 ) -> list[list[str]]:
-    """A row for each method and one for the paper: the name, then max E, S, max F, MAE per set."""
+    """Return a row per method and one for the paper: name, then max E, S, max F, MAE per set."""
     rows = {method: [escape(method)] for methods in board.values() for method in methods}
     paper = [escape(paper_label(train_sets))]
     for dataset, methods in board.items():

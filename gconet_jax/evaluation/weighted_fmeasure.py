@@ -12,7 +12,7 @@ Array = NDArray[np.floating]
 
 RADIUS = 3  # of the 7 x 7 Gaussian that spreads errors within the foreground, pixels
 SIGMA = 5.0  # its standard deviation, pixels
-HALF_DISTANCE = 5.0  # of the object at which the weight of a false alarm is half way from 1 to 2
+HALF_DISTANCE = 5.0  # distance from the object at which a false alarm's weight is 1.5, pixels
 
 _KERNEL = np.exp(-(np.arange(-RADIUS, RADIUS + 1) ** 2) / (2 * SIGMA**2))
 _KERNEL /= _KERNEL.sum()
@@ -21,15 +21,15 @@ _KERNEL /= _KERNEL.sum()
 def weighted_fmeasure(
     values: Array, prediction: NDArray[np.uint8], foreground: NDArray[np.bool_]
 ) -> float:
-    """Weighted F of a map, in [0, 1]; 0 when there is no foreground.
+    """Return the weighted F of a map, in [0, 1]; 0 if there is no foreground.
 
-    The error of a foreground pixel is the smaller of its own and the average about it, where
-    background takes the error of the nearest foreground; an error in the background counts more
-    with its distance from the object.
+    The error of a foreground pixel is the smaller of its own error and the average around it; in
+    that average, background takes the error of the nearest foreground. Errors in the background
+    count more with increasing distance from the object.
 
     Args:
-        values: (256,) of the levels of the map, normalised.
-        prediction: (H, W), levels.
+        values: (256,) normalised map levels.
+        prediction: (H, W), map levels.
         foreground: (H, W), the truth.
     """
     size = np.count_nonzero(foreground)
@@ -38,7 +38,7 @@ def weighted_fmeasure(
     background = (~foreground).astype(np.uint8)
     error = cv2.LUT(prediction, values.astype(np.float32))  # of the background; 1 - p elsewhere
     distance = cv2.distanceTransform(background, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    # Weights are computed for the background alone: its distances are at least 1.
+    # Weights matter only in the background, where distances are at least 1.
     weight = 2 - np.exp(distance * (math.log(0.5) / HALF_DISTANCE))
     false = float(np.vdot(error * background, weight))
     missed = _missed(error, foreground)
@@ -48,7 +48,7 @@ def weighted_fmeasure(
 
 
 def _missed(values: NDArray[Any], foreground: NDArray[np.bool_]) -> float:
-    """The sum of the foreground's errors, smoothed; of the object and what the kernel reaches."""
+    """Return the sum of smoothed foreground errors, computed in a box around the object."""
     rows, columns = (np.flatnonzero(np.any(foreground, axis=axis)) for axis in (1, 0))
     box = tuple(
         slice(max(places[0] - RADIUS, 0), places[-1] + RADIUS + 1) for places in (rows, columns)

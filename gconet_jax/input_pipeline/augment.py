@@ -1,10 +1,10 @@
 """Random changes to images and masks, on the accelerator, over uint8 batches.
 
-Each operation gives what PIL gives on the same parameters, to one level in 255: flips and rotations
-(bicubic, black corners) as `PIL.Image` has them, brightness, contrast, colour and sharpness as
-`PIL.ImageEnhance`. The released code applies them before it resizes, here they come after.
+Each operation matches PIL with the same parameters to one level in 255: flips and rotations
+(bicubic, black corners) as in `PIL.Image`; brightness, contrast, colour and sharpness as in
+`PIL.ImageEnhance`. The released code applies them before resizing, this module after.
 
-Shapes are of one image: image (S, S, 3) and mask (S, S), uint8 values held as float32.
+Shapes are those of one image: image (S, S, 3) and mask (S, S), uint8 values stored as float32.
 """
 
 from collections.abc import Callable
@@ -18,17 +18,16 @@ from gconet_jax.config import AugmentConfig
 from gconet_jax.input_pipeline.jigsaw import intruders, jigsaws
 
 Batch = dict[str, jax.Array]
-# Of red, green and blue in PIL's grey, in units of 2^-16.
+# Weights of red, green and blue in PIL's grey, in units of 2^-16.
 GREY = (19595, 38470, 7471)
 # PIL's ImageFilter.SMOOTH.
 SMOOTH = ((1, 1, 1), (1, 5, 1), (1, 1, 1))
 
 
 def make_augment(config: AugmentConfig, seed: int) -> Callable[[Batch, Any], Batch]:
-    """The jitted function (batch, step) -> batch; the identity if `config` changes nothing.
+    """Return the jitted function (batch, step) -> batch; the identity if `config` changes nothing.
 
-    What happens to an image is a function of (seed, step, its place in the batch) alone, on any
-    mesh.
+    The changes to an image depend only on (seed, step, its position in the batch), on any mesh.
     """
     if config == AugmentConfig.off():
         return lambda batch, step: batch
@@ -62,7 +61,7 @@ def make_augment(config: AugmentConfig, seed: int) -> Callable[[Batch, Any], Bat
 def change(
     key: jax.Array, image: jax.Array, mask: jax.Array, config: AugmentConfig
 ) -> tuple[jax.Array, jax.Array]:
-    """One image and its mask, uint8, after the random changes of `config`, in its order."""
+    """Apply the random changes of `config` to one uint8 image and its mask, in this order."""
     keys = iter(jax.random.split(key, 12))
     x, y = image.astype(jnp.float32), mask.astype(jnp.float32)[..., None]
 
@@ -98,11 +97,11 @@ def change(
 
 
 def rotate(x: jax.Array, degrees: jax.Array) -> jax.Array:
-    """`Image.rotate(degrees, BICUBIC)`: anticlockwise about the centre of x (S, S, C)."""
+    """Rotate x (S, S, C) anticlockwise about its centre, as `Image.rotate(degrees, BICUBIC)`."""
     size = x.shape[0]
     sin, cos = jnp.sin(jnp.radians(degrees)), jnp.cos(jnp.radians(degrees))
     across, down = _from_centre(size)[None, :], _from_centre(size)[:, None]
-    # Where each pixel comes from: from 0 to the size, as areas go; pixel 0 has its centre at 0.5.
+    # Source position of each pixel, in [0, size]; the centre of pixel 0 is at 0.5.
     source_x = cos * across - sin * down + size / 2
     source_y = sin * across + cos * down + size / 2
     inside = (source_x >= 0) & (source_x < size) & (source_y >= 0) & (source_y < size)
@@ -116,18 +115,18 @@ def rotate(x: jax.Array, degrees: jax.Array) -> jax.Array:
             column = jnp.clip(left + j, 0, size - 1)
             line += weights_x[j][..., None] * x[row, column]
         total += weights_y[i][..., None] * line
-    # Without a turn sampling is exact but for rounding, which must not lower a level.
+    # Without a rotation only rounding error remains; it must not lower a level.
     rotated = jnp.floor(jnp.clip(total + 1e-3, 0, 255))
     return jnp.where(inside[..., None], rotated, 0)
 
 
 def _from_centre(size: int) -> jax.Array:
-    """(size,) float32: where the centres of pixels lie, seen from the centre of the image."""
+    """Return pixel centres relative to the image centre: (size,) float32."""
     return jnp.arange(size, dtype=jnp.float32) + (0.5 - size / 2)
 
 
 def _cubic(position: jax.Array) -> tuple[jax.Array, list[jax.Array]]:
-    """The first of the four neighbours of a position, and their weights (cubic, a = -1)."""
+    """Return the first of a position's four neighbours, and their weights (cubic, a = -1)."""
     first = jnp.floor(position)
     d = position - first
     weights = [
@@ -140,7 +139,7 @@ def _cubic(position: jax.Array) -> tuple[jax.Array, list[jax.Array]]:
 
 
 def crop(x: jax.Array, side: jax.Array) -> jax.Array:
-    """The middle of x (S, S, C), `side` of its height and width, enlarged to S (bilinear)."""
+    """Crop the central `side` of x (S, S, C) along both axes and enlarge it to S (bilinear)."""
     size = x.shape[0]
     position = _from_centre(size) * side + (size / 2 - 0.5)
     rows, columns = jnp.meshgrid(position, position, indexing='ij')
@@ -152,24 +151,24 @@ def crop(x: jax.Array, side: jax.Array) -> jax.Array:
 
 
 def brightness(image: jax.Array, factor: jax.Array) -> jax.Array:
-    """`ImageEnhance.Brightness`: 0 is black, 1 the image."""
+    """Apply `ImageEnhance.Brightness`: factor 0 gives black, 1 the image."""
     return _blend(jnp.zeros_like(image), image, factor)
 
 
 def contrast(image: jax.Array, factor: jax.Array) -> jax.Array:
-    """`ImageEnhance.Contrast`: 0 is the mean grey, 1 the image."""
+    """Apply `ImageEnhance.Contrast`: factor 0 gives the mean grey, 1 the image."""
     grey = _grey(image).astype(jnp.int32)
     mean = (2 * grey.sum() + grey.size) // (2 * grey.size)
     return _blend(jnp.full_like(image, mean), image, factor)
 
 
 def colour(image: jax.Array, factor: jax.Array) -> jax.Array:
-    """`ImageEnhance.Color`: 0 is the grey image, 1 the image."""
+    """Apply `ImageEnhance.Color`: factor 0 gives the grey image, 1 the image."""
     return _blend(jnp.broadcast_to(_grey(image), image.shape), image, factor)
 
 
 def sharpness(image: jax.Array, factor: jax.Array) -> jax.Array:
-    """`ImageEnhance.Sharpness`: 0 is the smoothed image, 1 the image."""
+    """Apply `ImageEnhance.Sharpness`: factor 0 gives the smoothed image, 1 the image."""
     inner = image.shape[0] - 2
     total = sum(
         weight * image[i : i + inner, j : j + inner]
@@ -177,11 +176,11 @@ def sharpness(image: jax.Array, factor: jax.Array) -> jax.Array:
         for j, weight in enumerate(row)
     )
     smooth = jnp.floor(jnp.asarray(total) / 13 + 0.5)
-    return _blend(image.at[1:-1, 1:-1].set(smooth), image, factor)  # PIL leaves the frame as it is
+    return _blend(image.at[1:-1, 1:-1].set(smooth), image, factor)  # PIL keeps the border
 
 
 def pepper(key: jax.Array, image: jax.Array, part: float) -> jax.Array:
-    """Turns `part` of the pixels black or white, as the released option of that name does."""
+    """Turn `part` of the pixels black or white, like the released option of the same name."""
     size = image.shape[0]
     where, what = jax.random.split(key)
     rows, columns = jax.random.randint(where, (2, round(part * size * size)), 0, size)
@@ -190,11 +189,11 @@ def pepper(key: jax.Array, image: jax.Array, part: float) -> jax.Array:
 
 
 def _grey(image: jax.Array) -> jax.Array:
-    """PIL's 'L' of an RGB image: (S, S, 1)."""
+    """Convert an RGB image to PIL's 'L': (S, S, 1)."""
     levels = jnp.einsum('hwc,c->hw', image.astype(jnp.int32), jnp.array(GREY, jnp.int32))
     return ((levels + 0x8000) >> 16).astype(jnp.float32)[..., None]
 
 
 def _blend(degenerate: jax.Array, image: jax.Array, factor: jax.Array) -> jax.Array:
-    """`Image.blend`: the remainder is cut off, and what leaves 0..255 is clipped."""
+    """Blend as `Image.blend` does: clip to 0..255, then round down."""
     return jnp.floor(jnp.clip(degenerate + factor * (image - degenerate), 0, 255))

@@ -1,4 +1,4 @@
-"""Decode once: the images and masks of a set at training size, as two memory-mapped arrays."""
+"""The cache of a set: its images and masks, decoded once to training size and memory-mapped."""
 
 import glob
 import hashlib
@@ -24,21 +24,21 @@ from gconet_jax.input_pipeline.files import (
 from gconet_jax.input_pipeline.groups import Group
 from gconet_jax.input_pipeline.pixels import to_square
 
-FORMAT = 1  # of the files; a change makes every cache be built anew
-# Of a cache's key, in hexadecimal digits: where the files are, and what state they are in.
+FORMAT = 1  # version of the file format; a change rebuilds every cache
+# Hexadecimal digits of a cache's key: the location of the files, and their state.
 SOURCE_DIGITS, STATE_DIGITS = 6, 10
-_DIGIT = '[0-9a-f]'  # as a pattern of names
-BLOCK_BYTES = 2**24  # that are written at once
-_DONE = 'cache.json'  # what was wrong with which image; names the rest by its presence
+_DIGIT = '[0-9a-f]'  # glob pattern
+BLOCK_BYTES = 2**24  # bytes per write
+_DONE = 'cache.json'  # problem of each image; exists only in complete caches
 
 
 class Cache(NamedTuple):
-    """The cached set.
+    """A cached set.
 
     Attributes:
-        folder: holds images.npy (M, S, S, 3) and masks.npy (M, S, S), uint8.
-        groups: those of the set, without the images that were left out.
-        rows: for each group, int64 (n,): where its images are in the arrays.
+        folder: folder of images.npy (M, S, S, 3) and masks.npy (M, S, S), uint8.
+        groups: groups of the set, without skipped images.
+        rows: for each group, int64 (n,), the rows of its images in the arrays.
     """
 
     folder: Path
@@ -49,21 +49,22 @@ class Cache(NamedTuple):
 def cached(
     groups: Sequence[Group], *, image_size: int, folder: Path, skip_bad: bool = False
 ) -> Cache:
-    """The cache of a set, built if it is not there or if a file has changed since.
+    """Return the cache of a set, and build it if it is missing or a file has changed.
 
-    A cache is built beside its final name and then renamed: it is whole or not there. A second
-    process waits for the first and uses its work. Caches of the set's earlier states are removed,
-    and what killed builds left; those of a set of the same name in another folder stay.
+    A cache is built in a temporary folder and then renamed, so it is either complete or absent. A
+    second process waits for the first and uses its cache. Caches of earlier states of the set and
+    leftovers of killed builds are deleted; caches of a set with the same name in another folder are
+    kept.
 
     Args:
-        groups: all groups of one set, with masks. A cache goes by their paths as they are spelled.
+        groups: all groups of one set, with masks. Their paths, as spelled, identify the cache.
         image_size: height and width, pixels.
-        folder: of the caches.
-        skip_bad: leave out images that cannot be used, instead of raising.
+        folder: folder of all caches.
+        skip_bad: skip unusable images instead of raising.
 
     Raises:
-        DataError: files that cannot be used (see `checks.open_pair`), a folder that cannot be
-            written, or not enough room on the disk.
+        DataError: files are unusable (see `checks.open_pair`), the folder cannot be written, or the
+            disk is full.
     """
     name = f'{groups[0].dataset}-{image_size}'
     final = folder / f'{name}-{_key(groups, image_size)}'
@@ -106,14 +107,14 @@ def _build(groups: Sequence[Group], image_size: int, final: Path, skip_bad: bool
                 pixels, truth = open_pair(image, mask)
             except DataError as error:
                 if skip_bad and isinstance(error, UnreadableError):
-                    raise  # it may pass, and the cache would leave the image out for good
+                    raise  # may be temporary; the cache would skip the image for good
                 return str(error)
             images[rows[image]] = to_square(pixels, image_size)
             masks[rows[image]] = to_square(truth, image_size)
             return None
 
         found = each_image(groups, fill, title=f'caching {groups[0].dataset}')
-        if not skip_bad:  # or else the caller tells what is left out
+        if not skip_bad:  # with skip_bad the caller reports what is skipped
             without_bad(groups, found, skip_bad=False)
         images.flush()
         masks.flush()
@@ -127,7 +128,7 @@ def _build(groups: Sequence[Group], image_size: int, final: Path, skip_bad: bool
 
 
 def _reserve(path: Path, shape: tuple[int, ...]) -> np.memmap:
-    """A new array on the disk, whose room is taken at once: writing to it cannot fail later."""
+    """Create an array on disk and allocate all its space now, so that later writes cannot fail."""
     array = np.lib.format.open_memmap(path, 'w+', np.uint8, shape)
     with path.open('r+b') as file:
         if hasattr(os, 'posix_fallocate'):
@@ -138,7 +139,7 @@ def _reserve(path: Path, shape: tuple[int, ...]) -> np.memmap:
 
 
 def _write_zeros(file: BinaryIO, *, from_: int) -> None:
-    """Take the room of a file from byte `from_` to its end, by writing all of it."""
+    """Allocate a file from byte `from_` to its end by writing zeros."""
     left = file.seek(0, os.SEEK_END) - from_
     file.seek(from_)
     while left > 0:
@@ -146,9 +147,9 @@ def _write_zeros(file: BinaryIO, *, from_: int) -> None:
 
 
 def _key(groups: Sequence[Group], image_size: int) -> str:
-    """Begins with what the folder of the set gives, and goes on with the state of its files.
+    """Return the key of a cache: digits for the set's folder, then for the state of its files.
 
-    That changes with the format, the size, and the name, length and time of any file.
+    The state changes with the format, the size, and the name, length and time of any file.
     """
     first = groups[0].images[0]
     source = Path(first.folder) if isinstance(first, Record) else cast(Path, first).parent
@@ -162,14 +163,14 @@ def _key(groups: Sequence[Group], image_size: int) -> str:
 
 
 def _remove_partial(folder: Path, name: str) -> None:
-    """Removes what killed processes left of their builds; call it under the lock of `name`."""
+    """Delete what killed builds left behind; the caller must hold the lock of `name`."""
     for path in folder.glob(f'.{glob.escape(name)}-{_DIGIT * (SOURCE_DIGITS + STATE_DIGITS)}-*'):
         shutil.rmtree(path, ignore_errors=True)
 
 
 def _remove_earlier(final: Path) -> None:
-    """Removes caches of earlier states of the same files; open arrays stay readable."""
-    # Not any name: 'A-32-48' is no state of set 'A' at 32 pixels.
+    """Delete caches of earlier states of the same files; open arrays stay readable."""
+    # Match the digits exactly: 'A-32-48' is not a state of set 'A' at 32 pixels.
     earlier = glob.escape(final.name[:-STATE_DIGITS]) + _DIGIT * STATE_DIGITS
     for path in final.parent.glob(earlier):
         if path != final and (path / _DONE).is_file():

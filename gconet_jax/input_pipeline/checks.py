@@ -1,4 +1,4 @@
-"""Whether the files of a set are what they should be, before a run depends on them."""
+"""Checks of a set's files before a run depends on them."""
 
 import itertools
 import os
@@ -16,11 +16,11 @@ T = TypeVar('T')
 
 
 def open_pair(image: ImageFile, mask: ImageFile) -> tuple[Image.Image, Image.Image]:
-    """Decodes an image as 'RGB' and its mask as 'L'.
+    """Decode an image as 'RGB' and its mask as 'L'.
 
     Raises:
-        DataError: either cannot be read, the mask has another size, or its values are not spread
-            over 0..255.
+        DataError: one of them cannot be read, the mask has another size, or its values do not span
+            0..255.
     """
     pixels, truth = open_image(image, 'RGB'), open_image(mask, 'L')
     if pixels.size != truth.size:
@@ -43,18 +43,18 @@ def open_pair(image: ImageFile, mask: ImageFile) -> tuple[Image.Image, Image.Ima
 
 
 def check_groups(groups: Sequence[Group], *, skip_bad: bool = False) -> tuple[Group, ...]:
-    """Decodes every image and mask, so that a broken file stops a run before it starts.
+    """Decode every image and mask, so that a broken file stops a run before it starts.
 
     Args:
-        groups: of one or more sets, with or without masks.
-        skip_bad: leave out what is wrong, and say so, instead of raising.
+        groups: groups of one or more sets, with or without masks.
+        skip_bad: skip unusable images and report them, instead of raising.
 
     Returns:
-        The groups, those without any good image left out.
+        The groups, without those that have no usable image.
 
     Raises:
-        DataError: the first ten that are wrong (see `open_pair`), and how many there are; or all
-            of them are.
+        DataError: some files are unusable (see `open_pair`), or with `skip_bad` all of them; the
+            message shows the first ten and the total.
     """
 
     def check(image: ImageFile, mask: ImageFile | None) -> str | None:
@@ -77,12 +77,12 @@ def each_image(
     *,
     title: str,
 ) -> list[list[T]]:
-    """`function` of every image and its mask, with a progress bar, in a thread for each core.
+    """Apply `function` to every image and its mask, in one thread per core, with a progress bar.
 
-    PIL decodes and resizes without holding Python's lock.
+    PIL decodes and resizes without holding the GIL.
 
     Returns:
-        The results, a list for each group.
+        The results, as one list per group.
     """
     images = [image for group in groups for image in group.images]
     masks = [mask for g in groups for mask in (g.masks or (None,) * len(g.images))]
@@ -92,7 +92,7 @@ def each_image(
         results = iter(bar)
         try:
             return [list(itertools.islice(results, len(group.images))) for group in groups]
-        except BaseException:  # an interrupt does not wait for a hundred thousand images
+        except BaseException:  # an interrupt must not wait for a hundred thousand images
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 
@@ -100,9 +100,10 @@ def each_image(
 def without_bad(
     groups: Sequence[Group], found: Sequence[Sequence[str | None]], *, skip_bad: bool
 ) -> tuple[Group, ...]:
-    """Leaves out the images of which something was `found`, or raises; see `settle`.
+    """Drop the images with a problem in `found`, or raise; see `settle`.
 
-    Raises a DataError if nothing is left.
+    Raises:
+        DataError: there are problems and `skip_bad` is False, or no image is left.
     """
     problems = [problem for several in found for problem in several if problem]
     total = sum(len(group.images) for group in groups)

@@ -1,4 +1,4 @@
-"""Image files, on disk or inside a prepared set, and how they become pixels."""
+"""Image files, on disk or in a prepared set, and how they are decoded."""
 
 import functools
 import io
@@ -14,33 +14,33 @@ from PIL import Image
 from gconet_jax.errors import InputError, missing_package
 
 EXIF_ORIENTATION = 0x0112
-# PIL's names of what is read. Others are not tried, whatever a file is called: PIL would hand
-# PostScript to Ghostscript, which is a program that runs it.
+# The formats to read, by PIL's names. PIL must not try others, whatever the suffix: it would pass
+# PostScript to Ghostscript, which would execute it.
 FORMATS = ('JPEG', 'PNG', 'BMP', 'WEBP', 'TIFF', 'GIF')
 
-# PIL's own, of odd metadata and of many pixels, which `refuse_large` is for. Once and for all, as
-# filters are the whole process's: a block that changes them for a while is not safe in threads.
+# Silence PIL's warnings about odd metadata and large images, which `refuse_large` handles. Filters
+# are global to the process, so a temporary change would not be safe in threads.
 warnings.filterwarnings('ignore', module=r'PIL\.')
 
 
 class DataError(InputError):
-    """Something is wrong with the files of a data set; the message names it and the remedy."""
+    """The files of a data set have a problem; the message names it and the fix."""
 
 
 class UnreadableError(DataError):
-    """The disk does not give a file that is there; that may pass, and says nothing of the file."""
+    """The disk fails to deliver an existing file, which may be temporary; the file may be fine."""
 
 
 class ImageFile(Protocol):
-    """What the pipeline needs of an image file: a `pathlib.Path` has it, a `Record` too."""
+    """What the pipeline needs of an image file; `pathlib.Path` and `Record` both provide it."""
 
     @property
     def stem(self) -> str:
-        """Name without suffix, unique in its group; a map of the image gets this name."""
+        """The name without suffix, unique in its group, and the name of the image's map."""
         ...
 
     def read_bytes(self) -> bytes:
-        """The encoded file."""
+        """Return the encoded file."""
         ...
 
 
@@ -49,8 +49,8 @@ class Record:
     """An image or mask in a set that `data/prepare.py` made.
 
     Attributes:
-        folder: of the prepared set, which holds its `dataset_info.json`.
-        index: of the record in the set's one split.
+        folder: folder of the prepared set, with its `dataset_info.json`.
+        index: index of the record in the only split of the set.
         part: 'image' or 'mask'.
         stem: name without suffix.
     """
@@ -61,7 +61,7 @@ class Record:
     stem: str
 
     def read_bytes(self) -> bytes:
-        """The encoded file."""
+        """Return the encoded file."""
         return open_prepared(self.folder)[self.index][self.part]
 
     def __str__(self) -> str:
@@ -70,13 +70,13 @@ class Record:
 
 @functools.cache
 def open_prepared(folder: str) -> Any:
-    """Random access to the records of a prepared set, with images still encoded.
+    """Return random access to the records of a prepared set, with images still encoded.
 
     Raises:
-      DataError: the folder holds no prepared set, or one that TFDS cannot read.
+        DataError: the folder holds no prepared set, or one that TFDS cannot read.
     """
     try:
-        import tensorflow_datasets as tfds  # a second to import, and plain folders do without
+        import tensorflow_datasets as tfds  # takes a second, and plain folders do not need it
 
         builder: Any = tfds.builder_from_directory(folder)
         (split,) = builder.info.splits
@@ -84,20 +84,20 @@ def open_prepared(folder: str) -> Any:
         return builder.as_data_source(split, decoders={'image': skip, 'mask': skip})
     except ImportError as error:
         raise DataError(f'{folder} cannot be read: {missing_package(error)}') from error
-    except Exception as error:  # whatever a folder that is no data set makes TFDS raise
+    except Exception as error:  # TFDS raises many types on a bad folder
         raise DataError(
             f'{folder} is no prepared set: {error}; remove it and prepare the set again'
         ) from error
 
 
 def identity(file: ImageFile) -> str:
-    """Changes with the name, the length and the time of the file, or of the set that holds it."""
+    """Return text that changes with the name, length and time of the file or its prepared set."""
     if isinstance(file, Record):
         return f'{file} {_prepared_time(file.folder)}'
     assert isinstance(file, Path)
     try:
         stat = file.stat()
-    except OSError as error:  # a link to nowhere is reported when it is read
+    except OSError as error:  # a broken link is reported when it is read
         return f'{file} {error}'
     return f'{file} {stat.st_size} {stat.st_mtime_ns}'
 
@@ -108,33 +108,33 @@ def _prepared_time(folder: str) -> int:
 
 
 def open_image(file: ImageFile, mode: str) -> Image.Image:
-    """Decodes a whole file as 'RGB' or 'L'. As in the released code, EXIF orientation is ignored.
+    """Decode a whole file as 'RGB' or 'L'. EXIF orientation is ignored, as in the released code.
 
     16-bit grey is scaled to 8 bits, and transparency is dropped.
 
     Raises:
         DataError: the file is missing, broken, truncated, or has an implausible number of pixels.
-        UnreadableError: the disk does not give it.
+        UnreadableError: the disk fails to deliver the file.
     """
     return _read(file, lambda image: _convert(image, mode))
 
 
 def open_grey(file: ImageFile) -> tuple[Image.Image, str]:
-    """As `open_image(file, 'L')`, with PIL's name of how pixels are stored, such as 'RGB'."""
+    """Return `open_image(file, 'L')` and PIL's mode of the stored image, such as 'RGB'."""
     return _read(file, lambda image: (_convert(image, 'L'), image.mode))
 
 
 def size_of(file: ImageFile) -> tuple[int, int]:
-    """(width, height), from the header alone.
+    """Return (width, height), from the header alone.
 
     Raises:
-        DataError: the file is missing or no image.
+        DataError: the file is missing or not an image.
     """
     return _read(file, lambda image: image.size)
 
 
 def exif_turns(file: ImageFile) -> bool:
-    """Whether EXIF asks viewers to turn the image by a quarter, which this project does not."""
+    """Return True if EXIF asks for a quarter turn, which this project ignores."""
     return _read(file, lambda image: image.getexif().get(EXIF_ORIENTATION, 1) >= 5)
 
 
@@ -146,7 +146,7 @@ def _read(file: ImageFile, use: Callable[[Image.Image], Any]) -> Any:
             return use(image)
     except UnreadableError:
         raise
-    except Exception as error:  # a broken file makes PIL's decoders raise nearly anything
+    except Exception as error:  # PIL's decoders raise nearly any type on a broken file
         raise DataError(
             f'cannot read image {file}: {error or type(error).__name__}; replace or remove the file'
         ) from error
@@ -164,7 +164,7 @@ def _content(file: ImageFile) -> bytes:
 
 
 def refuse_large(image: Image.Image, most: int) -> None:
-    """Raises ValueError if an image, opened but not decoded, has more pixels than `most`."""
+    """Raise ValueError if an opened but undecoded image has more than `most` pixels."""
     if image.width * image.height > most:
         raise ValueError(
             f'{image.width} x {image.height} pixels are more than {most:,}; make it smaller first'
@@ -172,10 +172,10 @@ def refuse_large(image: Image.Image, most: int) -> None:
 
 
 def _convert(image: Image.Image, mode: str) -> Image.Image:
-    if image.mode.startswith('I'):  # 16-bit; PIL would cut values off at 255
+    if image.mode.startswith('I'):  # 16-bit; PIL would clip values at 255
         image.load()
         high = np.asarray(image).astype(np.int64) >> 8
         image = Image.fromarray(np.clip(high, 0, 255).astype(np.uint8))
-    elif image.mode == 'P' and 'transparency' in image.info:  # PIL warns of the direct way
+    elif image.mode == 'P' and 'transparency' in image.info:  # avoids a warning of PIL
         image = image.convert('RGBA')
     return image.convert(mode)

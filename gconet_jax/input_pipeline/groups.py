@@ -1,4 +1,4 @@
-"""The groups of images of a set, in a prepared set or in plain folders."""
+"""The groups of images of a set, prepared or in plain folders."""
 
 import contextlib
 import fnmatch
@@ -15,11 +15,11 @@ from gconet_jax.input_pipeline.layouts import (
     subfolders,
 )
 
-SHOWN = 10  # culprits that a message names before it only counts
+SHOWN = 10  # problems that a message lists before it only counts
 
 
 class BadFilesError(DataError):
-    """Some files of a set cannot be used; the set might do without them."""
+    """Some files of a set are unusable; the rest of the set may still be usable."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Group:
         dataset: name of the set, such as 'CoCA'.
         name: name of the group within its set, such as 'Accordion'.
         images: files, sorted by name.
-        masks: ground truth of the same length and order, or empty when it was not asked for.
+        masks: ground truth in the same order, or empty if not requested.
     """
 
     dataset: str
@@ -40,11 +40,11 @@ class Group:
 
     @property
     def key(self) -> str:
-        """'<dataset>/<name>', which `select` matches its patterns with."""
+        """'<dataset>/<name>', which the patterns of `select` match."""
         return f'{self.dataset}/{self.name}'
 
     def keep(self, indices: Sequence[int]) -> 'Group':
-        """The group with these of its images."""
+        """Return the group with only the images at `indices`."""
         images = tuple(self.images[i] for i in indices)
         masks = tuple(self.masks[i] for i in indices) if self.masks else ()
         return Group(self.dataset, self.name, images, masks)
@@ -53,22 +53,22 @@ class Group:
 def load_groups(
     root: str | Path, dataset: str, *, with_masks: bool = True, skip_bad: bool = False
 ) -> tuple[Group, ...]:
-    """Lists the groups of a set, sorted by name, as are the images of each.
+    """List the groups of a set, sorted by name, with the images of each sorted by name.
 
-    A set that `data/prepare.py` put into `root` goes before folders of the same name; see
-    `find_layout` for these. Hidden files and files of any other kind, such as Thumbs.db, are
-    passed over. No image is opened: see `checks.check_groups`.
+    A set that `data/prepare.py` wrote to `root` takes precedence over plain folders of the same
+    name, for which see `find_layout`. Hidden files and other kinds of files, such as Thumbs.db, are
+    skipped. No image is opened: see `checks.check_groups`.
 
     Args:
         root: folder of the sets.
         dataset: name of the set.
         with_masks: also list the masks.
-        skip_bad: leave out what is wrong, and say so, instead of raising.
+        skip_bad: skip what is unusable and report it, instead of raising.
 
     Raises:
-        DataError: the root or the set is missing or empty; without `skip_bad` also: a group holds
-            no images or no masks, a mask is missing, or two images or masks differ in suffix
-            only. With it: no group is left.
+        DataError: the root or the set is missing or empty. Without `skip_bad` also: a group has no
+            images or no masks, a mask is missing, or two images or masks differ only in suffix.
+            With it: no group is left.
     """
     _check_name(dataset, 'a set')
     prepared = find_prepared(Path(root), dataset)
@@ -99,14 +99,14 @@ def load_groups(
 
 
 def at_least_one(groups: Sequence[Group], where: str) -> tuple[Group, ...]:
-    """The groups; a DataError if there are none."""
+    """Return the groups; raise a DataError if there are none."""
     if not groups:
         raise DataError(f'no group that can be used in {where}; mend it, or name another set')
     return tuple(groups)
 
 
 def settle(problems: Sequence[str], where: str, *, skip_bad: bool) -> None:
-    """Raises a BadFilesError with the first problems and their number, or prints the same."""
+    """Print the first problems and their number, or raise them as a BadFilesError."""
     if not problems:
         return
     rest = [f'  ... and {len(problems) - SHOWN} more'] if len(problems) > SHOWN else []
@@ -120,7 +120,7 @@ def settle(problems: Sequence[str], where: str, *, skip_bad: bool) -> None:
 
 @contextlib.contextmanager
 def skippable_by(option: str) -> Iterator[None]:
-    """Where files that cannot be used may be left out: a BadFilesError says by which option."""
+    """Context that adds to a BadFilesError which option skips unusable files."""
     try:
         yield
     except BadFilesError as error:
@@ -130,9 +130,10 @@ def skippable_by(option: str) -> Iterator[None]:
 def select(
     groups: Sequence[Group], include: Sequence[str] = ('*',), exclude: Sequence[str] = ()
 ) -> tuple[Group, ...]:
-    """Keeps the groups whose key matches any pattern of `include` and none of `exclude`.
+    """Return the groups whose key matches any pattern of `include` and none of `exclude`.
 
-    Patterns are those of `fnmatch`, case-sensitive, over '<dataset>/<name>'; '*' crosses the slash.
+    Patterns are those of `fnmatch`, case-sensitive, over '<dataset>/<name>'; '*' also matches a
+    slash.
 
     Raises:
         DataError: no group is left.
@@ -152,7 +153,7 @@ def select(
 
 
 def _prepared_groups(folder: Path, dataset: str, with_masks: bool) -> tuple[Group, ...]:
-    """The groups of a prepared set, whose metadata lists the records in their order."""
+    """Return the groups of a prepared set; its metadata lists the records in order."""
     metadata = open_prepared(str(folder)).dataset_info.metadata
     if not isinstance(metadata, dict) or 'groups' not in metadata:
         raise DataError(f'{folder} was not made by data/prepare.py; remove it, or name another set')
@@ -171,21 +172,21 @@ def _prepared_groups(folder: Path, dataset: str, with_masks: bool) -> tuple[Grou
 
 
 def _check_name(name: str, what: str) -> None:
-    """Raises a DataError if the name might lead out of a folder: outputs are named by it."""
+    """Raise a DataError if the name could lead outside a folder: outputs are named by it."""
     if name in ('', '.', '..') or any(character in name for character in '/\\\0'):
         raise DataError(f'{name!r} cannot be the name of {what}: it must be that of a file')
 
 
 def _list_images(folder: Path, problems: list[str]) -> tuple[Path, ...]:
-    """The images of a group, sorted by name, one of each name."""
-    images = _by_stem(folder, problems)  # twins would share a mask, and a map's name
+    """List the images of a group, sorted by name, one per name."""
+    images = _by_stem(folder, problems)  # images of the same name would share a mask and a map
     if not images:
         problems.append(f'group {folder} holds no images ({", ".join(SUFFIXES)})')
     return tuple(images.values())
 
 
 def _by_stem(folder: Path, problems: list[str]) -> dict[str, Path]:
-    """The images or masks in a folder, by their name without suffix, the first of each name."""
+    """Return the images or masks of a folder by their stem; the first file of each stem counts."""
     found: dict[str, Path] = {}
     for path in image_files(folder):
         twin = found.setdefault(path.stem, path)
@@ -197,7 +198,7 @@ def _by_stem(folder: Path, problems: list[str]) -> dict[str, Path]:
 def _match_masks(
     images: tuple[Path, ...], folder: Path, problems: list[str]
 ) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
-    """The images that have a mask in `folder`, and these masks."""
+    """Return the images that have a mask in `folder`, and their masks."""
     if not folder.is_dir():
         problems.append(f'group without masks: {folder} is not a folder')
         return (), ()
@@ -212,12 +213,12 @@ def _match_masks(
 
 
 def list_files(folder: Path) -> dict[str, list[Path]]:
-    """The images, masks or maps in each subfolder of `folder`, sorted; {} if there is none."""
+    """List the images, masks or maps in each subfolder of `folder`, sorted; {} if it is missing."""
     if not folder.is_dir():
         return {}
     return {group.name: image_files(group) for group in subfolders(folder)}
 
 
 def list_names(folder: Path) -> set[str]:
-    """'<group>/<name>' of every image or mask in the groups of `folder`, without suffix."""
+    """Return '<group>/<stem>' of every image or mask in the groups of `folder`."""
     return {f'{group}/{path.stem}' for group, paths in list_files(folder).items() for path in paths}

@@ -3,18 +3,18 @@
 import jax
 import jax.numpy as jnp
 
-# The part of a jigsaw that is the image's own.
+# Range of the fraction of a jigsaw that the image itself covers.
 LEAST_OWN, MOST_OWN = 0.35, 0.65
 
 
 def jigsaws(
     key: jax.Array, image: jax.Array, mask: jax.Array, valid: jax.Array, probability: float
 ) -> tuple[jax.Array, jax.Array]:
-    """Joins images (P, 2, N, S, S, 3) and their masks with others of the batch, by chance.
+    """Randomly join images (P, 2, N, S, S, 3) and their masks with other images of the batch.
 
-    The other image is any of the batch, of whatever group. Its objects count if it is of the same
-    group, and are none of the mask if it is not: what is shared is then to be told from what is
-    salient, and a joint gives nothing away. After the jigsaws of Zhang et al., "Gradient-Induced
+    The other image is drawn from the whole batch. Its mask counts if it comes from the same group,
+    and is empty otherwise. The network then has to distinguish what is shared from what is salient,
+    and a joint alone reveals nothing. Based on the jigsaws of Zhang et al., "Gradient-Induced
     Co-Saliency Detection", ECCV 2020.
     """
     places = jnp.arange(valid.size)
@@ -37,11 +37,11 @@ def jigsaws(
 def intruders(
     key: jax.Array, image: jax.Array, mask: jax.Array, valid: jax.Array, probability: float
 ) -> tuple[jax.Array, jax.Array]:
-    """Replaces images (P, 2, N, S, S, 3) by images of other groups of the batch, by chance.
+    """Randomly replace images (P, 2, N, S, S, 3) by images of other groups of the batch.
 
-    An intruder lacks its new group's object: its mask is empty.
+    An intruder lacks its new group's object, so its mask is empty.
     """
-    key = jax.random.fold_in(key, 2 * valid.size)  # smaller numbers are those of single images
+    key = jax.random.fold_in(key, 2 * valid.size)  # smaller numbers belong to single images
     happens, which = jax.random.split(key)
     places = jnp.arange(valid.size)
     other = jax.random.randint(which, places.shape, 0, valid.size)
@@ -57,7 +57,7 @@ def intruders(
 def join(
     key: jax.Array, image: jax.Array, mask: jax.Array, other: jax.Array, other_mask: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Two images and their masks, uint8, side by side or one above the other, each squeezed."""
+    """Join two uint8 images and their masks, side by side or stacked, each squeezed to fit."""
     size = image.shape[0]
     keys = jax.random.split(key, 3)
     part = jax.random.uniform(keys[0], minval=LEAST_OWN, maxval=MOST_OWN)

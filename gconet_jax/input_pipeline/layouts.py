@@ -1,4 +1,4 @@
-"""Where the images and the masks of a set lie: the layouts in which co-saliency sets circulate."""
+"""The folder layouts in which co-saliency sets are distributed."""
 
 import os
 import re
@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 from gconet_jax.input_pipeline.files import DataError
 
-SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp')  # of images and masks, in any case
-# Names of folders, but for case and punctuation.
+SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp')  # of images and masks, case-insensitive
+# Folder names, ignoring case and punctuation.
 IMAGE_FOLDERS = ('images', 'image', 'img', 'imgs')
 MASK_FOLDERS = ('gts', 'gt', 'groundtruth', 'groundtruths', 'masks', 'mask')
-# Other names under which sets are found, by their name here.
+# Other names of some sets, keyed by the name used here.
 ALIASES = {
     'COCO-9k': ('COCO9213',),
     'COCO-SEG': ('CoCo_seg',),
@@ -23,22 +23,22 @@ ALIASES = {
 
 
 class Layout(NamedTuple):
-    """The folders that hold a set's groups, `<images>/<group>/*` and `<masks>/<group>/*`."""
+    """The folders with a set's groups, `<images>/<group>/*` and `<masks>/<group>/*`."""
 
     images: Path
-    masks: Path | None  # None: there are none
+    masks: Path | None  # None: no masks
 
 
 def find_layout(root: Path, dataset: str) -> Layout:
-    """Finds a set below `root`, in either order of set and kind, with names in any case:
+    """Find a set below `root`, in any of these layouts and with names in any case:
 
-        images/<set>/<group>/<name>.jpg   gts/<set>/<group>/<name>.png
-        <set>/Image/<group>/<name>.jpg    <set>/GroundTruth/<group>/<name>.png
+        images/<set>/<group>/<name>.jpg     gts/<set>/<group>/<name>.png
+        <set>/Image/<group>/<name>.jpg      <set>/GroundTruth/<group>/<name>.png
 
     `root` may also be the folder of the set itself.
 
     Raises:
-        DataError: the root or the set is missing; the sets that are there are named.
+        DataError: the root or the set is missing; the message lists the sets that were found.
     """
     if not root.is_dir():
         raise DataError(
@@ -61,7 +61,7 @@ def find_layout(root: Path, dataset: str) -> Layout:
 
 
 def find_sets(root: Path) -> list[str]:
-    """The names of the sets below `root`: prepared, or in a layout that `find_layout` knows.
+    """List the sets below `root`: prepared, or in a layout that `find_layout` knows.
 
     Raises:
         DataError: there is none.
@@ -77,7 +77,7 @@ def find_sets(root: Path) -> list[str]:
     else:
         plain = subfolders(images)
     prepared = [path for path in subfolders(root) if find_prepared(root, path.name)]
-    names = {fold(path.name): path.name for path in (*prepared, *plain)}  # both ways, but once
+    names = {fold(path.name): path.name for path in (*prepared, *plain)}  # without duplicates
     if not names:
         raise DataError(
             f'no sets in {root}: looked for images/<set>/<group>, for <set>/Image/<group> and for '
@@ -87,24 +87,24 @@ def find_sets(root: Path) -> list[str]:
 
 
 def prepared_name(dataset: str) -> str:
-    """The name of a set's folder when prepared, by TFDS's rules: 'COCO-SEG' -> 'coco_seg'."""
+    """Return the folder name of a prepared set by TFDS's rules: 'COCO-SEG' -> 'coco_seg'."""
     return re.sub(r'\W', '_', dataset.lower())
 
 
 def find_prepared(root: Path, dataset: str) -> Path | None:
-    """The newest version of the prepared set in `root`; a set that is not whole does not count."""
+    """Return the newest complete version of the prepared set in `root`, or None."""
     found = root.glob(f'{prepared_name(dataset)}/*/dataset_info.json') if dataset else ()
     versions = [path.parent for path in found if re.fullmatch(r'\d+\.\d+\.\d+', path.parent.name)]
     return max(versions, key=lambda v: tuple(map(int, v.name.split('.'))), default=None)
 
 
 def fold(name: str) -> str:
-    """A name without case and punctuation: 'Ground_Truth' -> 'groundtruth'."""
+    """Remove case and punctuation from a name: 'Ground_Truth' -> 'groundtruth'."""
     return re.sub(r'[\W_]', '', name.lower())
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """Sorted, without hidden ones and those that macOS puts into archives."""
+    """List the subfolders, sorted, except hidden ones and those that macOS adds to archives."""
     return sorted(
         path
         for path in folder.iterdir()
@@ -113,19 +113,19 @@ def subfolders(folder: Path) -> list[Path]:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """The images or masks of a group, sorted, without hidden files and other kinds."""
+    """List the images or masks of a group, sorted, except hidden files and other kinds."""
     names = os.listdir(folder)  # noqa: PTH208 - strings sort ten times as fast as paths
     fitting = (name for name in names if name.lower().endswith(SUFFIXES) and name[0] != '.')
     return [folder / name for name in sorted(fitting)]
 
 
 def find_folder(folder: Path, dataset: str) -> Path | None:
-    """The subfolder with a set's name, in any case, or one of its other names."""
+    """Return the subfolder with a set's name, in any case, or one of its aliases."""
     return _child(folder, _names(dataset))
 
 
 def _with_name(folder: Path) -> Path:
-    """The same folder by a path that ends in its name, as '.' and '..' do not."""
+    """Return the same folder by a path that ends in its name, which '.' and '..' do not."""
     return folder.resolve() if folder.name in ('', '..') else folder
 
 
@@ -134,7 +134,7 @@ def _names(dataset: str) -> tuple[str, ...]:
 
 
 def _child(folder: Path, names: Sequence[str]) -> Path | None:
-    """The subfolder with the first of these names that is there; the exact name goes first."""
+    """Return the subfolder with the first of `names` that exists, trying exact names first."""
     there = {fold(path.name): path for path in subfolders(folder)}
     exact = (folder / name for name in names if name)
     folded = (there[fold(name)] for name in names if fold(name) in there)

@@ -14,14 +14,14 @@ from gconet_jax.input_pipeline.pixels import Reader
 from gconet_jax.input_pipeline.sets import TrainingSet
 
 # Grain keeps about 2 * (this + 1) batches per worker in shared memory; a batch of the main config
-# is 32 MiB.
+# has 32 MiB.
 _BUFFERED = 1
 
 Batch = dict[str, np.ndarray]
 
 
 class _ReadBatch:
-    """Turns a step into its batch. Runs in worker processes: makes no JAX calls."""
+    """Read the batch of a step. Runs in worker processes, so it makes no JAX calls."""
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class _ReadBatch:
         self._image_size, self._group_sizes, self._part = image_size, group_sizes, part
 
     def pairs(self, step: int) -> list[Pair]:
-        """Who meets whom, a pair for each set."""
+        """Return the pairs of a step, one for each set."""
         return [sampler.pair(step) for sampler in self._samplers]
 
     def __call__(self, step: int) -> Batch:
@@ -66,7 +66,7 @@ class _ReadBatch:
 
 
 def _share(length: int, part: tuple[int, int]) -> range:
-    """The indices, of `length` many, that fall to part (index, count)."""
+    """Return the indices of part (index, count) out of `length`."""
     index, count = part
     return range(length * index // count, length * (index + 1) // count)
 
@@ -74,9 +74,9 @@ def _share(length: int, part: tuple[int, int]) -> range:
 class TrainIterator(grain.DatasetIterator[Batch]):
     """The endless stream of training batches; see `make_train_iterator`.
 
-    Its state is the number of the next step and no more, unlike that of Grain's own multi-process
-    iterator, so that a run can go on with another number of workers. Workers start at the first
-    `next`; `close` ends them.
+    Its state is only the number of the next step, unlike the state of Grain's multi-process
+    iterator, so a run can resume with another number of workers. Workers start at the first `next`;
+    `close` stops them.
     """
 
     def __init__(self, read_batch: _ReadBatch, workers: int, first_step: int) -> None:
@@ -85,7 +85,7 @@ class TrainIterator(grain.DatasetIterator[Batch]):
         self._start(first_step)
 
     def _start(self, step: int) -> None:
-        # In-process, two threads read ahead; a worker process reads one batch after the other.
+        # In-process, two threads read ahead; a worker process reads one batch at a time.
         threads = 0 if self._workers else 2
         steps = grain.MapDataset.range(step, sys.maxsize).map(self._read_batch)
         batches = steps.to_iter_dataset(
@@ -102,24 +102,24 @@ class TrainIterator(grain.DatasetIterator[Batch]):
         return batch
 
     def pairs(self, step: int) -> list[Pair]:
-        """The pairs of the batch of `step`, one for each set."""
+        """Return the pairs of the batch of `step`, one for each set."""
         return self._read_batch.pairs(step)
 
     def read(self, step: int) -> Batch:
-        """The batch of any step, read now; the stream does not move."""
+        """Read the batch of any step now, without moving the stream."""
         return self._read_batch(step)
 
     def get_state(self) -> dict[str, Any]:
-        """{'step': the step of the batch that `next` gives}."""
+        """Return {'step': the step of the batch that `next` returns}."""
         return {'step': self._step}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Goes on at `state['step']`."""
+        """Continue at `state['step']`."""
         self._batches.close()
         self._start(int(state['step']))
 
     def close(self) -> None:
-        """Ends the workers; the iterator is of no use afterwards."""
+        """Stop the workers; the iterator cannot be used afterwards."""
         self._batches.close()
 
 
@@ -135,35 +135,35 @@ def make_train_iterator(
     part: Part = WHOLE,
     first_step: int = 0,
 ) -> TrainIterator:
-    """Endless batches, each a pair of groups from every set: P = len(sets) pairs.
+    """Return an endless iterator of batches, each with one pair of groups from every set.
 
-    Batch s is a function of (seed, s), whatever the number of workers and the first step:
+    With P = len(sets) pairs, batch s is a function of (seed, s), for any number of workers and any
+    first step:
 
         image  uint8 (P, 2, N, image_size, image_size, 3), RGB
         mask   uint8 (P, 2, N, image_size, image_size), 0..255
         label  int32 (P, 2), class of each group
         valid  bool  (P, 2, N), False where a group is padded; image and mask are zero there
 
-    N is the bucket of the largest pair: the smallest of `group_sizes` that holds it. The arrays may
-    be read-only.
+    N is the smallest of `group_sizes` that holds the largest pair. The arrays may be read-only.
 
     Args:
-        sets: at least two groups each.
+        sets: sets with at least two groups each.
         image_size: height and width, pixels.
         max_images: largest number of images that a group contributes.
-        group_sizes: ascending, the last at least `max_images`.
-        seed: of the choice of groups and images, non-negative.
-        workers: processes that read; 0 reads in two threads of this process. Processes are
-            spawned, so a script that asks for them needs an `if __name__ == '__main__'`, and
-            /dev/shm must hold about four batches for each (a container often gives it 64 MiB).
-        cut_epochs: an epoch of every set has as many steps as the smallest set has groups.
-        part: of each batch that is loaded; the parts of all processes are the whole batch.
+        group_sizes: padded sizes, ascending, the last at least `max_images`.
+        seed: seed of the choice of groups and images, non-negative.
+        workers: processes that read; 0 reads in two threads of this process. Processes are spawned,
+            so a script that uses them needs `if __name__ == '__main__'`, and /dev/shm must hold
+            about four batches for each (containers often have only 64 MiB).
+        cut_epochs: end an epoch of every set after as many steps as the smallest set has groups.
+        part: part of each batch to load; the parts of all processes make up the batch.
         first_step: s of the first batch.
 
     Raises:
-        DataError: a set with fewer than two groups; from `next`, an image that cannot be read, by
-            name.
-        ValueError: arguments that do not fit each other.
+        DataError: a set has fewer than two groups; from `next`, an image cannot be read, and the
+            message names it.
+        ValueError: the arguments contradict each other.
     """
     check_sizes(group_sizes, max_images)
     if not sets:

@@ -1,4 +1,4 @@
-"""Who meets whom: the pair of groups of a step, and their images, as a function of (seed, step)."""
+"""The pair of groups of each step, and their images, as a function of (seed, step)."""
 
 import itertools
 import zlib
@@ -10,7 +10,7 @@ import numpy as np
 from gconet_jax.input_pipeline.files import DataError
 from gconet_jax.input_pipeline.groups import Group
 
-# What a random stream is for; streams of different purposes share no numbers.
+# Purpose of a random stream; streams of different purposes are independent.
 _ORDER, _DRAW = 0, 1
 
 
@@ -18,8 +18,8 @@ class Pair(NamedTuple):
     """Two groups and the images that each contributes.
 
     Attributes:
-        groups: indices of the anchor and of the other group; they differ.
-        images: for each group, int64 (N,), distinct indices into its images, in random order.
+        groups: indices of the anchor and the other group, which differ.
+        images: for each group, int64 (N,), distinct indices of its images, in random order.
     """
 
     groups: tuple[int, int]
@@ -27,24 +27,25 @@ class Pair(NamedTuple):
 
 
 class PairSampler:
-    """Draws the pairs of one set.
+    """Draw the pairs of one set.
 
-    An epoch is one step per group: each group is the anchor once, in an order shuffled anew. The
-    other group is uniform over the rest. Both contribute N = min(#A, #B, max_images) images, drawn
-    without replacement (GCoNet+, section 4.2). No call depends on an earlier one.
+    An epoch is one step per group: each group is the anchor once, in an order that is shuffled
+    every epoch. The other group is drawn uniformly from the rest. Both contribute N = min(#A, #B,
+    max_images) images, drawn without replacement (GCoNet+, section 4.2). No call depends on an
+    earlier one.
 
-    The set's name enters its randomness, so that two sets of one run do not march in step, and a
-    set's stream does not depend on which sets are trained beside it.
+    The set's name is part of its seed. The streams of two sets therefore differ, and do not depend
+    on which other sets are trained.
 
     Args:
-        groups: of one set, at least two.
+        groups: groups of one set, at least two.
         max_images: largest N, at least 1. Paper: 32; released code: 26.
         seed: non-negative.
-        anchors: only the first so many groups are anchors; all of them by default.
+        anchors: number of groups, from the first, that serve as anchors; all by default.
 
     Raises:
         DataError: fewer than two groups.
-        ValueError: `max_images` or `seed` is out of its range.
+        ValueError: `max_images` or `seed` is out of range.
     """
 
     def __init__(
@@ -66,12 +67,12 @@ class PairSampler:
         self._entropy = (seed, zlib.crc32(name.encode()))
 
     def pair(self, step: int) -> Pair:
-        """The pair of step `step` >= 0."""
+        """Return the pair of step `step` >= 0."""
         epoch, position = divmod(step, self._anchors)
         anchor = int(self._rng(_ORDER, epoch).permutation(self._anchors)[position])
         rng = self._rng(_DRAW, step)
         other = int(rng.integers(len(self._counts) - 1))
-        other += other >= anchor  # skips the anchor, uniform over the rest
+        other += other >= anchor  # skip the anchor, to stay uniform over the rest
         n = min(self._counts[anchor], self._counts[other], self._max_images)
         first = rng.choice(self._counts[anchor], n, replace=False)
         second = rng.choice(self._counts[other], n, replace=False)
@@ -82,7 +83,7 @@ class PairSampler:
 
 
 def check_sizes(sizes: Sequence[int], max_images: int = 1) -> None:
-    """Raises ValueError unless `sizes` ascend from 1 or more to `max_images` or more."""
+    """Raise ValueError unless `sizes` are positive, ascend and reach `max_images`."""
     if not sizes or sizes[0] < 1 or any(a >= b for a, b in itertools.pairwise(sizes)):
         raise ValueError(f'group_sizes={tuple(sizes)} must be positive and ascend')
     if sizes[-1] < max_images:
@@ -92,7 +93,7 @@ def check_sizes(sizes: Sequence[int], max_images: int = 1) -> None:
 
 
 def bucket(n: int, sizes: Sequence[int]) -> int:
-    """The smallest of the ascending `sizes` that is >= n, so that few shapes are compiled.
+    """Return the smallest of the ascending `sizes` that is >= n; few sizes mean few compilations.
 
     Raises:
         ValueError: n is larger than all of them.

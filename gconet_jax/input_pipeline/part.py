@@ -1,4 +1,4 @@
-"""The part of a batch that a process loads."""
+"""The part of a batch that one process loads."""
 
 from typing import NamedTuple
 
@@ -7,8 +7,8 @@ class Part(NamedTuple):
     """The part of each batch that one process loads: (index, count) along two of its axes.
 
     Attributes:
-        pair: of the axis of pairs, whose length `count` must divide.
-        image: of the axis of images, likewise.
+        pair: part of the axis of pairs; `count` must divide its length.
+        image: part of the axis of images; `count` must divide its length.
     """
 
     pair: tuple[int, int] = (0, 1)

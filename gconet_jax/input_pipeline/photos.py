@@ -1,4 +1,4 @@
-"""Photos as users have them: upright pixels from any file, and groups from any folders."""
+"""Users' photos: upright pixels from any file, and groups from any folders."""
 
 import io
 import os
@@ -16,14 +16,14 @@ MAX_PIXELS = 50_000_000
 
 
 def read_photo(file: ImageFile, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Reads a photo as RGB uint8 (H, W, 3), turned as its EXIF orientation says.
+    """Read a photo as RGB uint8 (H, W, 3), rotated according to its EXIF orientation.
 
-    Unlike the images of a data set, whose masks are stored unturned. Of an animation it is the
-    first frame; what is transparent becomes white; 16 bits are scaled to 8.
+    Images of data sets are not rotated, because their masks are stored unrotated. An animation
+    gives its first frame, transparent areas become white, and 16 bits are scaled to 8.
 
     Raises:
-        DataError: the file is missing, broken, no picture, or of more than `max_pixels`, which is
-            found before it is decoded.
+        DataError: the file is missing, broken, not an image, or has more than `max_pixels` pixels,
+            which is checked before decoding.
     """
     try:
         data = file.read_bytes()
@@ -31,31 +31,31 @@ def read_photo(file: ImageFile, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
             refuse_large(image, max_pixels)
             image.load()
             return np.asarray(_as_rgb(ImageOps.exif_transpose(image)))
-    except Exception as error:  # a broken file makes PIL's decoders raise nearly anything
-        unknown = isinstance(error, UnidentifiedImageError)  # whose text names a buffer
+    except Exception as error:  # PIL's decoders raise nearly any type on a broken file
+        unknown = isinstance(error, UnidentifiedImageError)  # its text names a buffer
         text = 'it is no picture' if unknown else str(error) or type(error).__name__
         raise DataError(f'cannot read {file}: {text}') from error
 
 
 def find_groups(inputs: Sequence[Path], *, leave_out: Path | None = None) -> dict[str, list[Path]]:
-    """The photos of each group, sorted, by the name of the group.
+    """Return the photos of each group, sorted, keyed by the name of the group.
 
-    A folder that holds photos is a group of its name; each folder below it that holds some is one
-    too, of its path from there. Photos that are given themselves are one group, of the name of
-    the folder of the first. Of groups of one name the later ones get a number.
+    A folder with photos is a group with the folder's name. Each folder with photos below it is a
+    group too, named by its relative path. Photos given directly form one group, named after the
+    folder of the first. If names repeat, later groups get a number.
 
     Args:
         inputs: folders and photos.
-        leave_out: a folder that is passed over where it lies below an input: that of the results,
-            which are no photos of the next run.
+        leave_out: folder to skip below an input: the output directory, whose pictures are not
+            input.
 
     Raises:
-        DataError: an input is not there, or is the folder to leave out, or there are no photos.
+        DataError: an input does not exist or is `leave_out`, or there are no photos.
     """
     left_out = leave_out.resolve() if leave_out else None
     groups: dict[str, list[Path]] = {}
     taken: set[str] = set()
-    inputs = list({path.resolve(): path for path in inputs}.values())  # none twice
+    inputs = list({path.resolve(): path for path in inputs}.values())  # without duplicates
     single = [path for path in inputs if path.is_file()]
     if single:
         groups[_free(single[0].resolve().parent.name or 'photos', taken)] = single
@@ -83,11 +83,11 @@ def find_groups(inputs: Sequence[Path], *, leave_out: Path | None = None) -> dic
 
 
 def output_names(files: Sequence[Path]) -> list[str]:
-    """A name without suffix for what is made of each file of a group.
+    """Return a name without suffix for the outputs of each file of a group.
 
-    Where two files differ in their suffix or their folder alone, all keep the suffix, and later
-    ones get a number. Names that differ in case alone count as equal, as they are one file on
-    Windows and macOS.
+    Files that differ only in suffix or folder keep the suffix in their name, and later ones get a
+    number. Names that differ only in case count as equal, because they are one file on Windows and
+    macOS.
     """
     stems = Counter(file.stem.casefold() for file in files)
     taken: set[str] = set()
@@ -99,7 +99,7 @@ def output_names(files: Sequence[Path]) -> list[str]:
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith('I') or image.mode == 'F':  # PIL would cut values off at 255
+    if image.mode.startswith('I') or image.mode == 'F':  # PIL would clip values at 255
         values = np.asarray(image).astype(np.float64)
         scale = 65535 if image.mode != 'F' else max(float(values.max()), 1.0)
         image = Image.fromarray(np.clip(255 * values / scale, 0, 255).astype(np.uint8))
@@ -114,7 +114,7 @@ def _is_photo(name: str) -> bool:
 
 
 def _free(name: str, taken: set[str]) -> str:
-    """Return the name, with a number if it is in `taken` in any case, and add it there."""
+    """Return the name, with a number if `taken` has it in any case, and add it to `taken`."""
     numbered, i = name, 2
     while numbered.casefold() in taken:
         numbered, i = f'{name}_{i}', i + 1

@@ -1,4 +1,4 @@
-"""The pixels of an image of a group and of its mask, at training size."""
+"""The pixels of an image and its mask, at training size."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ Reader = Callable[[int, int], tuple[np.ndarray, np.ndarray]]
 
 
 def read_image(file: ImageFile, size: int) -> np.ndarray:
-    """Reads an image as uint8 (size, size, 3), RGB, resized as torchvision's Resize does with PIL.
+    """Read an image as uint8 (size, size, 3), RGB, resized as by torchvision's Resize with PIL.
 
     Raises:
         DataError: the file cannot be read.
@@ -24,7 +24,7 @@ def read_image(file: ImageFile, size: int) -> np.ndarray:
 
 
 def read_mask(file: ImageFile, size: int) -> np.ndarray:
-    """Reads a mask as uint8 (size, size), 0..255; edges stay grey, as in the released code.
+    """Read a mask as uint8 (size, size), 0..255; edges stay grey, as in the released code.
 
     Raises:
         DataError: the file cannot be read.
@@ -33,12 +33,12 @@ def read_mask(file: ImageFile, size: int) -> np.ndarray:
 
 
 def to_square(image: Image.Image, size: int) -> np.ndarray:
-    """Resizes to uint8 (size, size) or (size, size, 3), bilinear with PIL's antialiasing."""
+    """Resize to uint8 (size, size) or (size, size, 3), bilinear with PIL's antialiasing."""
     return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
 
 
 class Decoder:
-    """Reads files; a `Reader`."""
+    """A `Reader` that decodes files."""
 
     def __init__(self, groups: Sequence[Group], image_size: int) -> None:
         self._groups, self._image_size = groups, image_size
@@ -53,16 +53,16 @@ class Decoder:
 
 @functools.cache
 def open_arrays(folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """The images (M, S, S, 3) and masks (M, S, S) of a cache, memory-mapped and read-only."""
+    """Open the images (M, S, S, 3) and masks (M, S, S) of a cache, memory-mapped and read-only."""
     images, masks = (np.load(folder / f'{name}.npy', mmap_mode='r') for name in ('images', 'masks'))
     return images, masks
 
 
 class CacheReader:
-    """Reads caches; a `Reader`. Small to send to a worker, which maps the arrays itself."""
+    """A `Reader` of caches. It is cheap to send to a worker, which maps the arrays itself."""
 
     def __init__(self, places: Sequence[tuple[Path, np.ndarray]]) -> None:
-        """places: for each group, the folder of its cache and its rows there."""
+        """Create a reader from each group's cache folder and its rows there."""
         self._places = places
 
     def __call__(self, group: int, image: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""`gconet-jax check`: what can be said of sets before a run depends on them, with pictures."""
+"""`gconet-jax check`: a report on sets before a run depends on them, with contact sheets."""
 
 import hashlib
 from collections import defaultdict
@@ -14,36 +14,36 @@ from gconet_jax.input_pipeline.files import DataError, ImageFile, open_image
 from gconet_jax.input_pipeline.groups import SHOWN, BadFilesError, Group, load_groups
 from gconet_jax.whole_file import whole_file
 
-# Of a contact sheet; a tile's side and a title's height in pixels.
+# Contact sheets: side of a tile and height of a title, pixels.
 TILE, TITLE = 96, 12
 COLUMNS = 12
-ROWS = 65_500 // (TILE + TITLE)  # a JPEG is not higher
-OBJECT = (255, 60, 60)  # colour of the mask upon the image
-UNSHARP = 32  # more grey levels than this between 0 and 255 in a mask: saved as JPEG, or soft
+ROWS = 65_500 // (TILE + TITLE)  # limited by the maximum height of a JPEG
+OBJECT = (255, 60, 60)  # colour of the mask on the image
+UNSHARP = 32  # a mask with more levels between 0 and 255 is soft, or was saved as JPEG
 
 
 class Finding(NamedTuple):
-    """What one image showed; only `problem` keeps it from being trained on."""
+    """Result of checking one image; only `problem` makes it unusable for training."""
 
     problem: str | None
-    digest: bytes  # of the pixels: duplicates have the same
+    digest: bytes  # of the pixels; equal for duplicates
     size: tuple[int, int]
     empty: bool
     soft: bool
 
 
 def report(root: Path, datasets: Sequence[str], sheets: Path) -> tuple[str, int]:
-    """Reads every image of the sets, writes a contact sheet of each, and says what is there.
+    """Check every image of the sets, write contact sheets and describe what was found.
 
     Args:
         root: folder of the sets.
-        datasets: their names.
-        sheets: folder of the contact sheets, `<set>.jpg`, and `<set>-2.jpg` and so on of more than
-            ROWS groups.
+        datasets: names of the sets.
+        sheets: folder for the contact sheets: `<set>.jpg`, then `<set>-2.jpg` and so on if a set
+            has more than ROWS groups.
 
     Returns:
-        The text, and the number of problems that would stop a training run, of which a set that
-        is missing or empty is one.
+        The text, and the number of problems that would stop a training run; a missing or empty set
+        counts as one.
     """
     lines, problems = [], 0
     seen: dict[bytes, list[str]] = defaultdict(list)
@@ -75,7 +75,7 @@ def report(root: Path, datasets: Sequence[str], sheets: Path) -> tuple[str, int]
 
 
 def _load(root: Path, dataset: str) -> tuple[tuple[Group, ...], bool]:
-    """The groups of a set, and whether some of it had to be left out, which is printed."""
+    """Return the groups of a set, and whether some files had to be skipped, which is printed."""
     try:
         return load_groups(root, dataset), False
     except BadFilesError:
@@ -83,7 +83,7 @@ def _load(root: Path, dataset: str) -> tuple[tuple[Group, ...], bool]:
 
 
 def contact_sheet(groups: Sequence[Group], found: Sequence[Sequence[Finding]], path: Path) -> None:
-    """Writes a row for each group: its name and its first good images, the mask drawn in red."""
+    """Write one row per group: its name and its first usable images, with the mask in red."""
     sheet = Image.new('RGB', (COLUMNS * TILE, len(groups) * (TILE + TITLE)), 'white')
     draw = ImageDraw.Draw(sheet)
     for row, (group, several) in enumerate(zip(groups, found, strict=True)):

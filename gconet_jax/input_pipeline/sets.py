@@ -1,4 +1,4 @@
-"""The sets that a config names: their groups, the class label of each, and how pixels are read."""
+"""The sets of a config: their groups, class labels and pixel readers."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,9 +24,9 @@ class TrainingSet(NamedTuple):
     """One entry of `config.train_sets`.
 
     Attributes:
-        groups: with masks.
+        groups: groups with masks.
         labels: class of each group.
-        reader: of the pixels of (group, image), as indices into `groups` and its images.
+        reader: reads the pixels of (group, image), indices into `groups` and its images.
     """
 
     groups: tuple[Group, ...]
@@ -35,15 +35,15 @@ class TrainingSet(NamedTuple):
 
 
 def training_sets(config: DataConfig) -> list[TrainingSet]:
-    """Every entry of `config.train_sets`, its images decoded into caches if the config says so.
+    """Load every entry of `config.train_sets`, with its images in caches if the config asks for it.
 
-    'A+B' pools two sets into one. Labels number the groups; 'joint' goes on counting from set to
-    set, 'per_set' starts each at 0, as the released code does, so that sets share classes.
+    'A+B' pools two sets. Labels number the groups. With 'joint' the numbers continue from set to
+    set; with 'per_set' they restart at 0, as in the released code, so that sets share classes.
 
-    Every image is decoded now, or was when its cache was built: a broken file is found here.
+    Every image is decoded now or when its cache is built, so broken files are found here.
 
     Raises:
-      DataError: as `load_groups`, `select`, `check_groups` and `cached`.
+      DataError: as in `load_groups`, `select`, `check_groups` and `cached`.
     """
     sets, first = [], 0
     for entry in config.train_sets:
@@ -55,7 +55,7 @@ def training_sets(config: DataConfig) -> list[TrainingSet]:
 
 
 def evaluation_sets(config: DataConfig, *, with_masks: bool) -> dict[str, tuple[Group, ...]]:
-    """The groups to score, by set."""
+    """Return the groups to score, by set."""
     return {
         name: select(
             load_groups(config.root, name, with_masks=with_masks), include=config.eval_include
@@ -65,14 +65,14 @@ def evaluation_sets(config: DataConfig, *, with_masks: bool) -> dict[str, tuple[
 
 
 def present_sets(root: str | Path, names: Sequence[str]) -> tuple[str, ...]:
-    """Those of the sets that are in `root`.
+    """Return the names of the sets that exist in `root`.
 
     Raises:
-      DataError: none is.
+      DataError: none of them exists.
     """
     present = tuple(name for name in names if _is_present(Path(root), name))
     if not present:
-        find_layout(Path(root), names[0])  # which says what is there instead
+        find_layout(Path(root), names[0])  # raises an error that lists what exists
     return present
 
 
@@ -86,7 +86,7 @@ def _is_present(root: Path, name: str) -> bool:
 @skippable_by("data.bad_files='skip'")
 def _with_reader(names: Sequence[str], config: DataConfig) -> tuple[tuple[Group, ...], Reader]:
     skip_bad = config.bad_files == 'skip'
-    root = Path(config.root).resolve()  # so that a cache is found however it is spelled
+    root = Path(config.root).resolve()  # so that other spellings of the path find the same cache
     loaded = [load_groups(root, name, skip_bad=skip_bad) for name in names]
     if not config.cache:
         groups = select([g for groups in loaded for g in groups], exclude=config.exclude)
@@ -96,7 +96,7 @@ def _with_reader(names: Sequence[str], config: DataConfig) -> tuple[tuple[Group,
     places: dict[str, tuple[Path, np.ndarray]] = {}
     whole: list[Group] = []
     for groups in loaded:
-        # The whole set is cached, so that `exclude` does not ask for another cache.
+        # Cache the whole set, so that changing `exclude` does not need another cache.
         cache = cached(groups, image_size=config.image_size, folder=folder, skip_bad=skip_bad)
         whole += cache.groups
         places |= {

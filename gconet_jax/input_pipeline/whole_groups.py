@@ -15,7 +15,7 @@ class EvalBatch(NamedTuple):
     """One whole group.
 
     Attributes:
-        group: whose images these are, in the order of `group.images`.
+        group: the group; the images are in the order of `group.images`.
         image: uint8 (1, N, image_size, image_size, 3), RGB, zero where padded.
         valid: bool (1, N), True for the first len(group.images).
     """
@@ -28,7 +28,7 @@ class EvalBatch(NamedTuple):
 def eval_batches(
     groups: Sequence[Group], *, image_size: int, group_sizes: tuple[int, ...], workers: int
 ) -> Iterator[EvalBatch]:
-    """Each group as one batch, in order; the next group is decoded while one is in use.
+    """Yield each group as one batch, in order, while the next group is decoded.
 
     N is the smallest of the ascending `group_sizes` that holds the group, or else a multiple of the
     largest.
@@ -36,11 +36,11 @@ def eval_batches(
     Args:
         groups: with or without masks, which are not read.
         image_size: height and width, pixels.
-        group_sizes: ascending numbers of images.
-        workers: threads that decode, at least 1 is used.
+        group_sizes: padded sizes, ascending.
+        workers: decoding threads; at least 1 is used.
 
     Raises:
-        DataError: an image cannot be read, by name.
+        DataError: an image cannot be read; the message names it.
     """
     check_sizes(group_sizes)
     with ThreadPoolExecutor(max(workers, 1)) as pool:
@@ -57,11 +57,11 @@ def eval_batches(
                 for j, image in enumerate(images):
                     batch[0, j] = image.result()
                 yield EvalBatch(group, batch, np.arange(n)[None] < len(images))
-        finally:  # an error, or a caller who stops early, does not wait for what is queued
+        finally:  # on an error or an early stop, do not wait for the queue
             pool.shutdown(wait=False, cancel_futures=True)
 
 
 def padded_size(n: int, group_sizes: Sequence[int]) -> int:
-    """The bucket of n images, or the next multiple of the largest size if they exceed it."""
+    """Return the bucket of n images, or the next multiple of the largest size if n exceeds it."""
     largest = group_sizes[-1]
     return bucket(n, group_sizes) if n <= largest else -(-n // largest) * largest

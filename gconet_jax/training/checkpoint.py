@@ -1,8 +1,13 @@
-"""Checkpoints of a run, by Orbax: `workdir/checkpoints/<step>`.
+"""Checkpoints of a run, written by Orbax to `workdir/checkpoints/<step>`.
 
-A checkpoint holds these apart: `model` (parameters and running statistics, all that inference
-reads), `ema` (the same as moving averages, if the run keeps them), `optimizer`, and `data` (the
-position in the stream of batches). None depends on the number of devices or processes.
+A checkpoint stores these parts separately:
+
+- `model`: parameters and running statistics, all that inference reads;
+- `ema`: their moving averages, if the run keeps them;
+- `optimizer`;
+- `data`: the position in the stream of batches.
+
+No part depends on the number of devices or processes.
 """
 
 import functools
@@ -28,12 +33,12 @@ preservation = ocp.training.preservation_policies
 
 
 class Checkpoints:
-    """The checkpoints of one run, while it trains. Saves go on in the background."""
+    """The checkpoints of a run in training. Saves run in the background."""
 
     def __init__(self, workdir: Path, config: RunConfig):
         self._directory = workdir / 'checkpoints'
         self._saving: tuple[int, ocp.AsyncResponse] | None = None
-        self._failed_steps: list[int] = []  # since the last save that began well
+        self._failed_steps: list[int] = []  # since the last save that started without an error
         keep = [
             preservation.LatestN(config.keep_latest),
             preservation.BestN(
@@ -47,7 +52,7 @@ class Checkpoints:
         wait_for_processes('opening the checkpoints')
         self._checkpointer = ocp.training.Checkpointer(
             str(self._directory.absolute()),
-            # Orbax's policies are of a wider type than the arguments that they are made for.
+            # Orbax annotates its policies with a wider type than its own arguments accept.
             save_decision_policy=policies.FixedIntervalPolicy(config.checkpoint_every),  # pyright: ignore
             preservation_policy=preservation.AnyPreservationPolicy(keep),  # pyright: ignore
             cleanup_tmp_directories=True,
@@ -62,13 +67,19 @@ class Checkpoints:
         last: bool = False,
         smeasure: float | None = None,
     ) -> None:
-        """Saves if the interval says so, if there is a score to keep it by, or if it is the last.
+        """Save if the interval is due, `smeasure` is given, or `last` is set.
 
-        A save that fails is told and tried again at the next one; the last one raises.
-        `step` is that of `state`, which is not asked for it: that would wait for the device.
+        A failed save is reported and retried at the next save; a failed last save raises.
+
+        Args:
+          step: step of `state`. Reading it from `state` would wait for the device.
+          state: what to save.
+          batches: the stream of batches, whose position is saved too.
+          last: whether this is the last save of the run; waits until it is written.
+          smeasure: score to rank the checkpoint by, in [0, 1].
 
         Raises:
-          CheckpointError: the last save failed; what is still there is named.
+          CheckpointError: the last save failed; the message names the latest complete step.
         """
         latest = self._checkpointer.latest
         if latest is not None and latest.step == step:
@@ -77,12 +88,12 @@ class Checkpoints:
             return
         self.wait()
         wait_for_processes(f'saving step {step}')
-        # The next step consumes the state's buffers, which a save on a CPU may still read.
+        # The next step donates the state's buffers, which a save on a CPU may still be reading.
         parts = jax.tree.map(jnp.copy, saved_parts(state)) | {'data': batches.get_state()}
         metrics: Any = None if smeasure is None else {'smeasure': smeasure}
         try:
             response = self._start(step, parts, metrics)
-        except Exception as error:  # whatever a full or broken disk makes Orbax raise
+        except Exception as error:  # Orbax raises many types on a full or broken disk
             self._failed(step, error, last=last)
             return
         self._saving = None if response is None else (step, response)
@@ -98,11 +109,11 @@ class Checkpoints:
         self._sweep()
         try:
             return save()
-        except Exception:  # Orbax begins by raising what the save before raised
+        except Exception:  # Orbax first re-raises the error of the previous save
             return save()
 
     def wait(self, *, last: bool = False) -> None:
-        """Waits for the save in progress."""
+        """Wait for the save in progress."""
         if self._saving is None:
             return
         (step, response), self._saving = self._saving, None
@@ -121,7 +132,7 @@ class Checkpoints:
         say(f'{text}. Training goes on')
 
     def restore(self, state: TrainState, batches: TrainIterator) -> TrainState:
-        """The latest checkpoint in the form of `state`, with `batches` moved on; or `state`."""
+        """Return the latest checkpoint as `state` and move `batches` to it, or return `state`."""
         latest = self._checkpointer.latest
         if latest is None:
             return state
@@ -132,19 +143,19 @@ class Checkpoints:
         return with_parts(state, parts)
 
     def close(self) -> None:
-        """Waits for saves in progress."""
+        """Wait for saves in progress and close Orbax."""
         self.wait()
         try:
             self._checkpointer.close()
-        except Exception:  # Orbax raises what a failed save raised once more
+        except Exception:  # Orbax raises the error of a failed save again
             if not self._failed_steps:
                 raise
         self._sweep()
 
     def _sweep(self) -> None:
-        """Removes what failed saves have written, which would fill the disk for nothing."""
+        """Delete the partial files of failed saves, which would otherwise fill the disk."""
         if jax.process_index() == 0 and self._failed_steps:
-            for _ in range(10):  # the save's other writes go on for a moment, and make folders anew
+            for _ in range(10):  # pending writes of the failed save may still create folders
                 for step in self._failed_steps:
                     for left in self._directory.glob(f'{step}.orbax-checkpoint-tmp*'):
                         shutil.rmtree(left, ignore_errors=True)

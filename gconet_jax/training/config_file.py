@@ -1,4 +1,4 @@
-"""The config of a run, as `workdir/config.json`, and whether a run may go on with another one."""
+"""The config of a run in `workdir/config.json`, and the check that a resumed run matches it."""
 
 import dataclasses
 import json
@@ -12,8 +12,8 @@ from gconet_jax.config_dict import from_config_dict
 from gconet_jax.errors import CheckpointError
 from gconet_jax.whole_file import whole_file
 
-# A run may go on with other values of these, beside those of `run`: they say where things are, and
-# by which of several ways the same is computed.
+# Fields that may change when a run resumes, in addition to all of `run`: they say where files are,
+# or select between implementations of the same computation.
 PLACES = (
     'model.affinity',
     'data.root',
@@ -25,15 +25,15 @@ PLACES = (
     'train.backbone_weights',
     'train.initial_weights',
 )
-# With a constant rate a run may also become longer or shorter.
+# With a constant learning rate the length of the run may change as well.
 LENGTHS = ('train.steps', 'train.epochs')
 
 
 def write_config(workdir: Path, config: Config) -> None:
-    """Notes the run's config in `workdir`, or compares it with the one that is there.
+    """Write the run's config to `workdir`, or compare it with the one stored there.
 
     Raises:
-      CheckpointError: `workdir` holds a run of another config; the fields are named.
+      CheckpointError: `workdir` holds a run with another config; the message names the fields.
     """
     path = workdir / 'config.json'
     if path.is_file():
@@ -56,17 +56,17 @@ def write_config(workdir: Path, config: Config) -> None:
 
 
 def _fields(config: Config) -> dict[str, Any]:
-    """Every field but those of `run`, by its name."""
+    """Return every field except those of `run`, keyed by its full name."""
     sections = {name: dataclasses.asdict(section) for name, section in vars(config).items()}
     del sections['run']
     return {f'{a}.{b}': value for a, section in sections.items() for b, value in section.items()}
 
 
 def read_config(workdir: Path) -> Config:
-    """The config of the run in `workdir`.
+    """Return the config of the run in `workdir`.
 
     Raises:
-      CheckpointError: there is none, or it is broken.
+      CheckpointError: the config is missing or broken.
     """
     path = workdir / 'config.json'
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""Several processes as one run, by `jax.distributed`."""
+"""Several processes as one run, through `jax.distributed`."""
 
 import contextlib
 import itertools
@@ -12,22 +12,23 @@ from orbax.checkpoint import multihost
 
 from gconet_jax.errors import InputError
 
-# A process that ends is noticed in two minutes. Only one that is alive and hangs lets this pass.
+# JAX notices within two minutes that a process ended. Only a process that is alive but hangs
+# reaches this timeout.
 BARRIER_TIMEOUT_S = 24 * 60 * 60
 _barriers = itertools.count()
 
 
 def initialize(coordinator: str | None, processes: int | None, process: int | None) -> None:
-    """Joins the processes of a run; to be called before anything else of JAX.
+    """Join the processes of a run. Call this before any other JAX function.
 
     Args:
-      coordinator: 'host:port' of process 0, or 'auto': as Slurm, Open MPI, Kubernetes or a TPU pod
-        started them.
-      processes: their number, and
-      process: which of them this one is; both or, with 'auto', none.
+      coordinator: 'host:port' of process 0, or 'auto' to detect Slurm, Open MPI, Kubernetes or a
+          TPU pod.
+      processes: number of processes; omit with 'auto'.
+      process: index of this process; omit with 'auto'.
 
     Raises:
-      InputError: arguments are missing or too many, no cluster is found, or it cannot be joined.
+      InputError: arguments are missing or conflict, no cluster is found, or joining it fails.
     """
     if coordinator == 'auto':
         if processes is not None or process is not None:
@@ -57,8 +58,8 @@ def wait_for_processes(what: str) -> None:
     Every process must call this the same number of times, in the same order.
 
     A collective fails if one process joins it much later than another, on CPUs after 30 s.
-    Processes get ready at different times: JAX writes its compilation cache from process 0 alone,
-    hosts compile and read at different speeds, and only process 0 scores.
+    Processes get ready at different times: only process 0 writes JAX's compilation cache, hosts
+    compile and read at different speeds, and only process 0 scores.
     So they meet here first, through the coordination service, which has no such limit.
 
     Args:
@@ -79,7 +80,7 @@ def wait_for_processes(what: str) -> None:
 
 @contextlib.contextmanager
 def fail_together() -> Iterator[None]:
-    """Ends this process at once if an error leaves the block and there are other processes.
+    """End this process at once if an error leaves the block and other processes exist.
 
     The others would wait for it. JAX notices within two minutes that it ended, and ends them.
     """

@@ -1,7 +1,7 @@
-"""Devices as a mesh of two axes: `pair`, pairs of groups, and `image`, the images of a group.
+"""The devices as a mesh with two axes: `pair` (pairs of groups) and `image` (images of a group).
 
-Pairs are independent of each other but for the sum of their gradients. Images of a group share
-batch statistics, the affinity and k; the compiler adds the communication that this takes.
+Pairs are independent except for the sum of their gradients. Images of a group share batch
+statistics, the affinity and k; the compiler adds the communication for these.
 """
 
 import math
@@ -27,17 +27,17 @@ def make_mesh(
     shape: Sequence[int] = (),
     devices: Sequence[Any] | None = None,
 ) -> Mesh:
-    """The mesh for batches of `pairs` pairs whose groups are padded to any of `group_sizes`.
+    """Return the mesh for batches of `pairs` pairs whose groups are padded to one of `group_sizes`.
 
     Args:
-      pairs: of a batch, over all processes.
-      group_sizes: numbers of images of a padded group.
-      shape: (devices along `pair`, along `image`); chosen if empty: as many pairs at once as
-        divide the devices, and the images of each spread over the rest.
-      devices: all of them by default.
+      pairs: pairs in a batch, over all processes.
+      group_sizes: possible numbers of images in a padded group.
+      shape: (devices along `pair`, devices along `image`). If empty, gcd(pairs, devices) pairs run
+          at once, and the images of each are split over the remaining devices.
+      devices: all devices by default.
 
     Raises:
-      ConfigError: `shape` does not divide the batch, or has more devices than there are.
+      ConfigError: `shape` does not divide the batch, or needs more devices than there are.
     """
     devices = jax.devices() if devices is None else list(devices)
     count = len(devices)
@@ -64,22 +64,22 @@ def make_mesh(
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The same array on every device."""
+    """Return the sharding that copies an array to every device."""
     return NamedSharding(mesh, P())
 
 
 def batch_shardings(mesh: Mesh) -> dict[str, NamedSharding]:
-    """Where the parts of each array of a batch lie."""
+    """Return the sharding of each array of a batch."""
     images = NamedSharding(mesh, P('pair', None, 'image'))
     labels = NamedSharding(mesh, P('pair'))
     return {'image': images, 'mask': images, 'valid': images, 'label': labels}
 
 
 def part_of_process(mesh: Mesh) -> Part:
-    """What this process has to load: the block of the mesh that its devices are.
+    """Return the part of a batch that this process loads: the block of the mesh that it owns.
 
     Raises:
-      ConfigError: it has no device in the mesh, or processes are not equal blocks of it.
+      ConfigError: the process has no device in the mesh, or processes do not own equal blocks.
     """
     mine = np.vectorize(lambda device: device.process_index == jax.process_index())(mesh.devices)
     rows, columns = np.flatnonzero(mine.any(axis=1)), np.flatnonzero(mine.any(axis=0))
@@ -99,7 +99,7 @@ def part_of_process(mesh: Mesh) -> Part:
 
 
 def put_replicated(tree: Any, mesh: Mesh) -> Any:
-    """The arrays of `tree` on every device; each process has to give the same ones.
+    """Copy the arrays of `tree` to every device; each process must pass the same values.
 
     `jax.device_put` would compare them between the processes, array by array.
     """
@@ -110,7 +110,7 @@ def put_replicated(tree: Any, mesh: Mesh) -> Any:
 
 
 def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """The batch on the devices, put together from the part that each process loaded."""
+    """Assemble the batch on the devices from the part that each process loaded."""
     return {
         name: jax.make_array_from_process_local_data(sharding, batch[name])
         for name, sharding in batch_shardings(mesh).items()

@@ -1,4 +1,4 @@
-"""Scalars and pictures of a run: JSON lines, TensorBoard, and Weights & Biases if asked for."""
+"""Scalars and pictures of a run: JSON lines, TensorBoard and, optionally, Weights & Biases."""
 
 import hashlib
 import importlib
@@ -16,13 +16,13 @@ from gconet_jax.config import ConfigError
 
 
 class MetricWriter:
-    """Appends to `workdir/metrics.jsonl` and to a TensorBoard log in `workdir/tensorboard`.
+    """Writer to `workdir/metrics.jsonl`, to TensorBoard and, optionally, to Weights & Biases.
 
-    Only the first process writes. `wandb` names a project on Weights & Biases to write to as well;
-    a run that goes on later goes on there.
+    The TensorBoard log is in `workdir/tensorboard`. Only the first process writes. `wandb` names a
+    Weights & Biases project; a resumed run continues its log there.
 
     Raises:
-      ConfigError: `wandb` is asked for and not installed.
+      ConfigError: `wandb` is set but the package is not installed.
     """
 
     def __init__(self, workdir: Path, *, wandb: str = '', config: Mapping[str, Any] | None = None):
@@ -35,7 +35,7 @@ class MetricWriter:
         self._tensorboard = SummaryWriter(str(workdir / 'tensorboard'))
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Writes the scalars of `step`; a line is on disk when this returns."""
+        """Write the scalars of `step`; the JSON line is on disk when this returns."""
         if not self._writes:
             return
         self._lines.write(json.dumps({'step': step, **scalars}) + '\n')
@@ -46,7 +46,7 @@ class MetricWriter:
             self._wandb.log(dict(scalars), step=step)
 
     def picture(self, step: int, picture: Image.Image) -> None:
-        """Writes `workdir/pictures/<step>.png`, and to the logs that take pictures."""
+        """Write `workdir/pictures/<step>.png`, and the picture to the logs that accept pictures."""
         if not self._writes:
             return
         path = self._workdir / 'pictures' / f'{step}.png'
@@ -57,7 +57,7 @@ class MetricWriter:
             self._wandb.log({'maps': importlib.import_module('wandb').Image(picture)}, step=step)
 
     def close(self) -> None:
-        """Ends the files; what was written is in them."""
+        """Close the files; everything written is flushed."""
         if not self._writes:
             return
         self._lines.close()

@@ -1,4 +1,4 @@
-"""What happens between two steps, each thing at its interval: it only looks, and saves."""
+"""Logging, scoring and saving between two steps, each at its own interval."""
 
 import dataclasses
 import tempfile
@@ -24,17 +24,17 @@ from gconet_jax.training.safeguards import SkipWatch
 from gconet_jax.training.state import TrainState, Tree, averaged
 from gconet_jax.training.step import Metrics
 
-SHOWN = 4  # images of each group in a picture
+SHOWN = 4  # images per group in a picture
 
 
 class Observer:
     """Scalars, pictures, scores, profiler traces and checkpoints of a run.
 
-    Maps are made from the weights as they are between two steps, by the first process on one of
-    its devices. Neither the state nor the stream of batches is changed.
+    Maps come from the weights between two steps; the first process predicts them on one of its
+    devices. Neither the state nor the stream of batches changes.
 
     Attributes:
-      progress: the run's line of progress.
+      progress: the progress line of the run.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Observer:
         self._data = config.data
         self._sets, self._batches, self._checkpoints = sets, batches, checkpoints
         self._segment = evaluator.make_segment(graph)
-        # Read before the first step: what is missing is told now.
+        # Load the groups before the first step, so that missing data is reported now.
         self._eval_groups = (
             evaluation_sets(config.data, with_masks=True) if config.run.evaluate_every else {}
         )
@@ -64,14 +64,20 @@ class Observer:
         self.progress = Progress(first, config.train.steps)
 
     def before(self, step: int) -> None:
-        """To be called before step number `step`, counted from 1."""
+        """Prepare for step number `step`, counted from 1. Call this before the step."""
         first, last = self._run.profile or (0, 0)
-        if first <= step <= last and not self._tracing:  # a run may go on within these steps
+        if first <= step <= last and not self._tracing:  # a run may resume within these steps
             jax.profiler.start_trace(str(self._workdir / 'profile'))
             self._tracing = True
 
     def after(self, step: int, state: TrainState, metrics: Metrics, *, last: bool) -> None:
-        """To be called after it, with what it gave; `last` says that the run ends or is stopped.
+        """Log, score and save what is due. Call this after step number `step`.
+
+        Args:
+          step: number of the step, counted from 1.
+          state: state after the step.
+          metrics: metrics of the step.
+          last: whether the run ends or is interrupted here.
 
         Raises:
           TrainingError: too many updates in a row were skipped.
@@ -98,12 +104,12 @@ class Observer:
         self._checkpoints.save(step, state, self._batches, last=last, smeasure=s)
 
     def close(self) -> None:
-        """Ends the line of progress and the logs."""
+        """Close the progress line and the logs."""
         self.progress.close()
         self._writer.close()
 
     def _picture(self, state: TrainState) -> Image.Image:
-        """`image | truth | map` of the pair of the first step, a row for each of its groups."""
+        """Return `image | truth | map` for the pair of the first step, one row per group."""
         batch = self._batches.read(0)
         images, masks, valid = (batch[name][0] for name in ('image', 'mask', 'valid'))
         maps = np.asarray(self._segment(_weights(state), images, valid))
@@ -119,7 +125,7 @@ class Observer:
         )
 
     def _evaluate(self, step: int, state: TrainState) -> float:
-        """Scores the weights, and their moving averages; the better S, mean over the sets."""
+        """Score the weights and their moving averages; return the better mean S over the sets."""
         best = self._scores(step, state) if jax.process_index() == 0 else 0.0
         wait_for_processes(f'the scores of step {step}')
         return float(multihost_utils.broadcast_one_to_all(np.float32(best)))
@@ -146,7 +152,7 @@ class Observer:
         return max(mean_s)
 
     def _score(self, state: TrainState, folder: Path, suffix: str) -> dict[str, SetScores]:
-        """Sheets are kept in `folder`, maps are not."""
+        """Score the sets; keep the sheets in `folder` and delete the maps."""
 
         def segment(images: np.ndarray, valid: np.ndarray) -> jax.Array:
             return self._segment(_weights(state), images, valid)
@@ -170,6 +176,6 @@ def _is_due(step: int, every: int, *, last: bool) -> bool:
 
 
 def _weights(state: TrainState) -> tuple[Tree, ...]:
-    """The weights on one device of this process; no copy is made."""
+    """Return the weights on one device of this process, without a copy."""
     parts = (state.params, state.frozen, state.batch_stats)
     return jax.tree.map(lambda x: x.addressable_data(0), parts)

@@ -1,4 +1,4 @@
-"""The compiled programs of a run, for each size of batch, and what memory they take."""
+"""The compiled programs of a run, one set per batch size, and the memory that they need."""
 
 import contextlib
 import time
@@ -27,7 +27,7 @@ from gconet_jax.training.step import (
     make_train_step,
 )
 
-Shapes = Mapping[str, Any]  # of a batch: its arrays, or their shapes and types
+Shapes = Mapping[str, Any]  # the arrays of a batch, or their shapes and dtypes
 
 GIB = 2**30
 SMALLER = (
@@ -37,10 +37,10 @@ SMALLER = (
 
 
 class Programs:
-    """The augmentation and the training step, compiled once for each number of images of a group.
+    """The augmentation and the training step, compiled once per number of images in a group.
 
-    Each step is announced with its memory, and refused if the device has less. Programs are
-    compiled before they run, so that no process runs one that another still compiles.
+    Each step's memory use is printed, and a step that needs more than the device has is rejected.
+    Every process finishes compiling before any process runs the program.
     """
 
     def __init__(self, graph: nnx.GraphDef, config: Config, mesh: Mesh):
@@ -52,12 +52,12 @@ class Programs:
     def __call__(
         self, state: TrainState, batch: Batch, step: int, *, freeze_batch_norm: bool
     ) -> tuple[TrainState, Metrics]:
-        """Augment `batch` and make one update, number `step` from 0; consumes `state`.
+        """Augment `batch` and apply update number `step`, counted from 0; consumes `state`.
 
-        Compiles first if the batch is of a new size, and waits for the other processes.
+        If the batch has a new size, this first compiles and waits for the other processes.
 
         Raises:
-          TrainingError: the program does not fit into the memory of a device.
+          TrainingError: the program does not fit in the memory of a device.
           InputError: another process ended.
         """
         images = batch['valid'].shape[2]
@@ -75,7 +75,7 @@ class Programs:
         """Compile the programs for `pairs` pairs of groups of `images` images, without a batch.
 
         Raises:
-          TrainingError: the step does not fit into the memory of a device.
+          TrainingError: the step does not fit in the memory of a device.
         """
         batch = abstract_batch(pairs, images, self._config.data.image_size)
         self._compile(state, batch, freeze_batch_norm)
@@ -126,7 +126,7 @@ class Programs:
 
 
 def memory_of(device: Any) -> int:
-    """Bytes that a program may use there; of a CPU device, its share of the machine's memory."""
+    """Return the bytes that a program may use on `device`; a CPU has its share of host memory."""
     stats = device.memory_stats() or {}
     if 'bytes_limit' in stats:
         return stats['bytes_limit']
@@ -134,10 +134,10 @@ def memory_of(device: Any) -> int:
 
 
 def memory_errors() -> contextlib.AbstractContextManager[None]:
-    """Turns a device's lack of memory within into an error that says what to change.
+    """Convert out-of-memory errors of a device into an error that says what to change.
 
     Raises:
-      TrainingError: instead of JAX's RESOURCE_EXHAUSTED.
+      TrainingError: in place of JAX's RESOURCE_EXHAUSTED.
     """
     return device_memory.memory_errors(
         f'the step does not fit the device: {SMALLER}', TrainingError

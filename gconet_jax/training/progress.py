@@ -1,4 +1,4 @@
-"""What a run says while it goes: one line of progress, and lines above it."""
+"""Console output of a run: one progress line, and messages above it."""
 
 import contextlib
 import time
@@ -10,13 +10,13 @@ from tqdm import tqdm
 
 
 def say(text: str) -> None:
-    """Prints above the line of progress, from the first process alone."""
+    """Print `text` above the progress line, from the first process only."""
     if jax.process_index() == 0:
         tqdm.write(text)
 
 
 class Progress:
-    """The line of progress: steps, time left, loss, images a second, share of time waiting."""
+    """The progress line: steps, time left, loss, images per second, share of time spent waiting."""
 
     def __init__(self, first: int, steps: int):
         self._bar = tqdm(initial=first, total=steps, unit='step', disable=jax.process_index() != 0)
@@ -28,29 +28,29 @@ class Progress:
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
-        """Counts the time within as waiting for data."""
+        """Count the time inside the block as waiting for data."""
         start = time.perf_counter()
         yield
         self._waited += time.perf_counter() - start
 
     @contextlib.contextmanager
     def aside(self) -> Iterator[None]:
-        """Leaves the time within out of the report."""
+        """Exclude the time inside the block from the report."""
         start = time.perf_counter()
         yield
         self._since += time.perf_counter() - start
 
     def count(self, valid: np.ndarray) -> None:
-        """Counts one step, whose images of this process are `valid` or padding."""
+        """Count one step. `valid` is False where an image of this process is padding."""
         self._steps += 1
         self._images += int(valid.sum()) * jax.process_count()
         self._bar.update()
 
     def report(self, loss: float) -> dict[str, float]:
-        """Shows how fast the steps since the last report went, begins anew.
+        """Show the speed since the last report and start a new measurement.
 
         Returns:
-          `steps_per_second`, `images_per_second`, and `waiting`, a share of the time.
+          `steps_per_second`, `images_per_second`, and `waiting`, a share of the time in [0, 1].
         """
         elapsed = time.perf_counter() - self._since
         scalars = {
@@ -66,5 +66,5 @@ class Progress:
         return scalars
 
     def close(self) -> None:
-        """Leaves the bar where it is."""
+        """Close the bar and leave it on the screen."""
         self._bar.close()

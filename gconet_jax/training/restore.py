@@ -1,4 +1,4 @@
-"""What a run has stored, read back: a model of it, the steps that there are, parts of one."""
+"""Reading what a run has stored: its model, its checkpoint steps, and parts of a checkpoint."""
 
 import re
 from pathlib import Path
@@ -18,14 +18,16 @@ from gconet_jax.training.state import Tree, abstract, averaged, saved_parts, wit
 def load_model(
     workdir: Path, step: str = 'latest', *, ema: bool = False
 ) -> tuple[Config, GCoNetPlus, int]:
-    """The config, the model and the step of a run's checkpoint.
+    """Return the config, the model and the step of a run's checkpoint.
 
-    `step` is as for `choose_steps`; of several, the last is loaded. With `ema` the model has the
-    moving averages of its weights.
+    Args:
+      workdir: folder of the run.
+      step: as in `choose_steps`; if it matches several steps, the last one is loaded.
+      ema: load the moving averages of the weights.
 
     Raises:
-      CheckpointError: there is no such run or step, it keeps no averages, is broken, or is of
-        another architecture than its config.
+      CheckpointError: the run or the step does not exist, the run has no moving averages, or the
+          checkpoint is broken or does not match the architecture in its config.
     """
     config = read_config(workdir)
     if ema and not config.train.ema:
@@ -47,13 +49,15 @@ def load_model(
 
 
 def choose_steps(workdir: Path, which: str) -> list[int]:
-    """The steps of a run's checkpoints that `which` means, rising.
+    """Return the steps of a run's checkpoints that `which` selects, in ascending order.
 
-    `which` is a step, 'latest', 'best' (by S, of those scored on the way), 'all', or 'last' and a
-    number: the last 50 are 'last50'.
+    Args:
+      workdir: folder of the run.
+      which: a step, 'latest', 'best' (by S, among those scored during training), 'all', or 'last'
+          and a number, such as 'last50' for the last 50.
 
     Raises:
-      CheckpointError: there is none such.
+      CheckpointError: no checkpoint matches.
     """
     directory = workdir / 'checkpoints'
     if not directory.is_dir():
@@ -85,15 +89,22 @@ def choose_steps(workdir: Path, which: str) -> list[int]:
 def load_parts(
     checkpointer: ocp.training.Checkpointer, directory: Path, step: int, parts: dict[str, Any]
 ) -> dict[str, Any]:
-    """Of checkpoint `step` in `directory`, `parts`, given in their expected form.
+    """Return `parts` of checkpoint `step` in `directory`.
+
+    Args:
+      checkpointer: the open checkpointer.
+      directory: folder of the checkpoints.
+      step: step of the checkpoint.
+      parts: the parts to load, each in its expected structure.
 
     Raises:
-      CheckpointError: it is broken, or of another architecture; the entries are named.
+      CheckpointError: the checkpoint is broken or of another architecture; the message names the
+          entries.
     """
     path = directory / str(step)
     try:
         saved = checkpointer.checkpointables_metadata(step).metadata['model']
-    except Exception as error:  # whatever a broken folder makes Orbax raise
+    except Exception as error:  # Orbax raises many types on a broken folder
         raise _broken(path, error) from error
     if not jax.tree.leaves(saved):
         raise _broken(path, ValueError('its metadata lists no arrays'))

@@ -1,4 +1,4 @@
-"""What stops a run before its end: signals, and numbers that are not finite."""
+"""What stops a run early: signals, and values that are not finite."""
 
 import signal
 import threading
@@ -19,13 +19,13 @@ from gconet_jax.training.state import Skipped
 
 
 class TrainingError(InputError):
-    """Training cannot go on; the message says why and what may help."""
+    """Training cannot continue; the message says why and what may help."""
 
 
 class Interruption:
-    """Within it, SIGTERM and SIGINT only set `asked`: the step in progress ends and is saved.
+    """Context in which SIGTERM and SIGINT only set `asked`, so that the step finishes and is saved.
 
-    A second signal acts as it would have without. Does nothing outside of the main thread.
+    A second signal has its usual effect. Outside the main thread this does nothing.
     """
 
     def __init__(self) -> None:
@@ -43,10 +43,10 @@ class Interruption:
             signal.signal(number, handler)
 
     def asked_at(self, step: int, *, every: int) -> bool:
-        """Whether the run is to stop after `step`: all processes get the same answer.
+        """Return True if the run should stop after `step`; all processes get the same answer.
 
-        Several processes ask each other only at steps that are multiples of `every`, as it makes
-        them wait for their devices.
+        With several processes this communicates only at multiples of `every`, because it makes them
+        wait for their devices.
         """
         if jax.process_count() == 1:
             return self.asked
@@ -61,7 +61,7 @@ class Interruption:
 
 
 class SkipWatch:
-    """Tells of updates that were skipped, and stops the run after too many in a row."""
+    """Report skipped updates, and stop the run after too many in a row."""
 
     def __init__(self, skipped: Skipped, most_in_a_row: int) -> None:
         self._known, self._most = int(skipped.loss) + int(skipped.gradient), most_in_a_row
@@ -69,10 +69,10 @@ class SkipWatch:
     def look(
         self, skipped: Skipped, sets: Sequence[TrainingSet], batches: TrainIterator
     ) -> dict[str, float]:
-        """The counts as scalars; waits for the device.
+        """Return the counts as scalars; waits for the device.
 
         Raises:
-          TrainingError: too many updates in a row were skipped; the last groups are named.
+          TrainingError: too many updates in a row were skipped; the message names the last groups.
         """
         loss, gradient = int(skipped.loss), int(skipped.gradient)
         if loss + gradient > self._known:

@@ -1,4 +1,4 @@
-"""What training changes: parameters, batch statistics, optimiser."""
+"""The training state: parameters, batch statistics and optimiser state."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -11,34 +11,34 @@ from flax import nnx
 from gconet_jax.config import Config, ConfigError, TrainConfig
 from gconet_jax.models.gconet_plus import GCoNetPlus, abstract_model
 
-Tree = dict[str, Any]  # nested dicts of arrays, with the attribute names of the model as keys
+Tree = dict[str, Any]  # nested dicts of arrays, keyed by the attribute names of the model
 
 
 class Skipped(NamedTuple):
-    """Updates that were left out because something was not finite; () int32 each."""
+    """Counts of the updates skipped because a value was not finite; each is () int32."""
 
-    loss: jax.Array  # because of the loss
-    gradient: jax.Array  # because of the gradient under a finite loss
-    in_a_row: jax.Array  # up to now, of either kind
-    last: jax.Array  # the step of the last one, counted from 0; -1: none
+    loss: jax.Array  # skipped because of the loss
+    gradient: jax.Array  # skipped because of the gradient, with a finite loss
+    in_a_row: jax.Array  # current run of skipped updates, of either kind
+    last: jax.Array  # step of the last skipped update, counted from 0; -1: none
 
 
 class TrainState(NamedTuple):
-    """All arrays of a run. Plain nested dicts: a call of the step costs little on the host."""
+    """All arrays of a run, as plain nested dicts, which cost little host time per step."""
 
-    step: jax.Array  # () int32, steps made, those skipped included
-    params: Tree  # what the optimiser moves
-    frozen: Tree  # parameters that it does not
+    step: jax.Array  # () int32, number of steps, including skipped ones
+    params: Tree  # parameters that the optimiser updates
+    frozen: Tree  # parameters that it does not update
     batch_stats: Tree  # running means and variances
-    ema: Tree  # moving averages, {'params', 'batch_stats'}, or {} if there are none
+    ema: Tree  # moving averages {'params', 'batch_stats'}, or {} if the run keeps none
     opt_state: optax.OptState
     skipped: Skipped
 
 
 def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
-    """Adam (GCoNet+, section 4.2). Its moments are one vector each, which saves host time.
+    """Return Adam (GCoNet+, section 4.2). Each moment is one flat vector, which saves host time.
 
-    `config.steps` is the length of the run, already resolved.
+    `config.steps` must be the actual length of the run.
     """
     adam = optax.flatten(optax.scale_by_adam(config.b1, config.b2))
     parts: list[optax.GradientTransformation] = [adam]
@@ -52,7 +52,7 @@ def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
 
 
 def make_schedule(config: TrainConfig) -> optax.Schedule:
-    """The learning rate at each step."""
+    """Return the learning rate as a function of the step."""
     rate, steps, warmup = config.learning_rate, config.steps, config.warmup_steps
     match config.schedule:
         case 'constant':
@@ -79,7 +79,7 @@ def _is_backbone(params: Tree) -> Tree:
 
 
 def create(model: GCoNetPlus, config: Config) -> tuple[nnx.GraphDef, TrainState]:
-    """The structure of `model` and the state at step 0. The arrays are `model`'s own.
+    """Return the structure of `model` and the state at step 0, which shares the arrays of `model`.
 
     Raises:
       ConfigError: `train.frozen` names a part that the model does not have.
@@ -99,7 +99,7 @@ def create(model: GCoNetPlus, config: Config) -> tuple[nnx.GraphDef, TrainState]
 
 
 def _split(model: GCoNetPlus, frozen_parts: Sequence[str]) -> tuple[nnx.GraphDef, Tree, Tree, Tree]:
-    """`model` as its structure, params, frozen params, batch statistics, for `nnx.merge`."""
+    """Split `model` into structure, params, frozen params and batch statistics, for `nnx.merge`."""
     found = set()
 
     def is_frozen(path: tuple[Any, ...], _: Any) -> bool:
@@ -118,12 +118,12 @@ def _split(model: GCoNetPlus, frozen_parts: Sequence[str]) -> tuple[nnx.GraphDef
 
 
 def averaged(state: TrainState) -> TrainState:
-    """The state with the moving averages in place of parameters and running statistics."""
+    """Return the state with moving averages in place of parameters and running statistics."""
     return state._replace(params=state.ema['params'], batch_stats=state.ema['batch_stats'])
 
 
 def abstract(config: Config) -> tuple[nnx.GraphDef, TrainState]:
-    """The structure of a model and the shapes of its state; no array is made."""
+    """Return the structure of a model and the shapes of its state, without creating arrays."""
     graph = _split(abstract_model(config.model), config.train.frozen)[0]
 
     def state() -> TrainState:
@@ -133,7 +133,7 @@ def abstract(config: Config) -> tuple[nnx.GraphDef, TrainState]:
 
 
 def overview(state: TrainState) -> str:
-    """The number of parameters of each part of the model, and how many of them are trained."""
+    """Describe the number of parameters in each part of the model, and how many are trained."""
 
     def counts(tree: Tree) -> dict[str, int]:
         return {name: sum(x.size for x in jax.tree.leaves(part)) for name, part in tree.items()}
@@ -149,9 +149,9 @@ def overview(state: TrainState) -> str:
 
 
 def saved_parts(state: TrainState) -> dict[str, Tree]:
-    """The state as checkpoints hold it: what the model is, and what only training needs.
+    """Return the parts that a checkpoint stores: the model, and what only training needs.
 
-    Whether a parameter is frozen is a matter of the run and not of the model.
+    The model part does not separate frozen parameters, because freezing belongs to the run.
     """
     params = _join(state.params, state.frozen)
     parts = {
@@ -166,7 +166,7 @@ def saved_parts(state: TrainState) -> dict[str, Tree]:
 
 
 def with_parts(state: TrainState, parts: dict[str, Any]) -> TrainState:
-    """`state` with the values of the parts that were loaded, the inverse of `saved_parts`."""
+    """Return `state` with the values of the loaded parts, the inverse of `saved_parts`."""
     params = parts['model']['params']
     return state._replace(
         params=_like(state.params, params),
@@ -178,7 +178,7 @@ def with_parts(state: TrainState, parts: dict[str, Any]) -> TrainState:
 
 
 def _join(left: Tree, right: Tree) -> Tree:
-    """Two nested dicts with different leaves as one."""
+    """Merge two nested dicts that have no leaf in common."""
     joined = dict(left)
     for name, child in right.items():
         joined[name] = _join(left[name], child) if name in left else child
@@ -186,7 +186,7 @@ def _join(left: Tree, right: Tree) -> Tree:
 
 
 def _like(form: Tree, values: Tree) -> Tree:
-    """The part of `values` that `form` has."""
+    """Return the entries of `values` that `form` has."""
     return {
         name: _like(child, values[name]) if isinstance(child, dict) else values[name]
         for name, child in form.items()

@@ -1,4 +1,4 @@
-"""One update: batch -> model -> losses -> gradients -> Adam, as one jitted program."""
+"""One update as a single jitted program: batch -> model -> losses -> gradients -> Adam."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -22,10 +22,10 @@ from gconet_jax.models.layers import (
 from gconet_jax.training.mesh import batch_shardings, make_mesh, replicated
 from gconet_jax.training.state import Skipped, TrainState, Tree, make_optimizer
 
-Batch = dict[str, jax.Array]  # as input_pipeline.loader makes it, or with float32 images and masks
+Batch = dict[str, jax.Array]  # from input_pipeline.loader, or with float32 images and masks
 Metrics = dict[str, jax.Array]
-# The random stream that chooses pairs with an example. augment.py uses the streams numbered by the
-# places of images in a batch, which are smaller.
+# The random stream that selects pairs with an example. It must differ from the streams of
+# augment.py, which are numbered by image position in the batch and therefore smaller.
 EXAMPLE_STREAM = 2**31 - 1
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
@@ -37,14 +37,14 @@ def make_train_step(
     *,
     freeze_batch_norm: bool = False,
 ) -> TrainStep:
-    """The jitted step; it consumes (donates) the state that it is given.
+    """Return the jitted step, which consumes (donates) the state passed to it.
 
-    The state is the same on all devices of `mesh` (one device by default), the batch spread over
-    them; pairs beyond the mesh's are taken one after another.
-    With `freeze_batch_norm` it normalises by the running statistics and leaves them as they are.
+    The state is replicated on all devices of `mesh` (one device by default), and the batch is split
+    over them. Pairs that do not fit on the mesh run one after another.
+    With `freeze_batch_norm` the step normalises by the running statistics and does not update them.
 
-    Its metrics, all () float32: `loss`, the sum over the pairs; each term of the loss before its
-    weight and `k_fell_back`, means over the pairs; `grad_norm`.
+    Its metrics are all () float32: `loss`, the sum over the pairs; each unweighted loss term and
+    `k_fell_back`, means over the pairs; `grad_norm`.
     """
     optimizer = make_optimizer(config.train)
     mesh = mesh or make_mesh(1, (1,), devices=jax.devices()[:1])
@@ -101,12 +101,20 @@ def gradients(
     unroll: bool = False,
     freeze_batch_norm: bool = False,
 ) -> tuple[Tree, Metrics, Tree]:
-    """Gradients of the loss summed over the pairs of `batch`, metrics, and batch-norm moments.
+    """Return the gradients of the summed loss, the metrics and the batch-norm moments.
 
-    Pairs are independent of each other: each has its own batch statistics and its own k. The
-    moments have a leading axis of pairs. Only `at_once` pairs (default: all) are in memory at a
-    time. With `unroll` there is no loop over the turns: XLA's CPU convolutions are some 30x slower
-    inside of one.
+    Pairs are independent: each has its own batch statistics and its own k. The moments have a
+    leading axis of pairs.
+
+    Args:
+      graph: structure of the model.
+      config: config of the run.
+      state: current state.
+      batch: P pairs; the loss is summed over them.
+      at_once: number of pairs in memory at the same time; all by default.
+      unroll: unroll the loop over the turns, because XLA's CPU convolutions are about 30x slower
+          inside a loop.
+      freeze_batch_norm: normalise by the running statistics.
     """
 
     def batch_loss(params: Tree, pairs: Batch):
@@ -142,7 +150,7 @@ def pair_loss(
     params: Tree,
     pair: Batch,
 ) -> tuple[jax.Array, tuple[Metrics, Tree]]:
-    """The loss of one pair under `params`; its terms and k_fell_back; batch-norm moments."""
+    """Return the loss of one pair under `params`, and (terms and k_fell_back, moments)."""
     model = nnx.merge(graph, params, state.frozen, state.batch_stats)
     model = with_remat(with_running_average(model, freeze_batch_norm), config.run.remat)
     images, masks = pair['image'], pair['mask']
@@ -159,14 +167,14 @@ def pair_loss(
 
 
 def _by_example(config: TrainConfig, step: jax.Array, pairs: int) -> jax.Array:
-    """Which pairs take their consensus from a marked image: (pairs,) bool."""
+    """Return which pairs take their consensus from a marked image: (pairs,) bool."""
     key = jax.random.fold_in(jax.random.key(config.seed), step)
     key = jax.random.fold_in(key, EXAMPLE_STREAM)
     return jax.random.bernoulli(key, config.example, (pairs,))
 
 
 def abstract_batch(pairs: int, images: int, image_size: int) -> dict[str, jax.ShapeDtypeStruct]:
-    """The shapes of a batch: `pairs` pairs of groups of `images` images, as the loader's."""
+    """Return the shapes of a loader batch: `pairs` pairs of groups of `images` images."""
     groups = (pairs, 2)
     pixels = (*groups, images, image_size, image_size)
     return {
@@ -180,10 +188,10 @@ def abstract_batch(pairs: int, images: int, image_size: int) -> dict[str, jax.Sh
 def kept_bytes(
     graph: nnx.GraphDef, config: Config, state: TrainState, batch: Mapping[str, Any]
 ) -> int:
-    """What the forward pass over one pair of `batch` keeps for the backward pass.
+    """Return the bytes that the forward pass over one pair keeps for the backward pass.
 
-    As `run.remat` says, parameters and images included. Arguments may be shapes alone; nothing is
-    computed.
+    This follows `run.remat` and includes parameters and images. The arguments may be shapes only;
+    nothing is computed.
     """
     pair = {name: jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for name, x in batch.items()}
 
@@ -196,19 +204,19 @@ def kept_bytes(
 
 
 def _in_turns(x: jax.Array, at_once: int) -> jax.Array:
-    """(pairs, ...) -> (turns, at_once, ...); each device takes its own pairs one after another."""
+    """Reshape (pairs, ...) to (turns, at_once, ...); each device runs its own pairs in turn."""
     return x.reshape(at_once, -1, *x.shape[1:]).swapaxes(0, 1)
 
 
 def _in_order(x: jax.Array) -> jax.Array:
-    """(turns, at_once, ...) -> (pairs, ...), the inverse of `_in_turns`."""
+    """Reshape (turns, at_once, ...) to (pairs, ...), the inverse of `_in_turns`."""
     return x.swapaxes(0, 1).reshape(-1, *x.shape[2:])
 
 
 def guard(
     skipped: Skipped, step: jax.Array, loss: jax.Array, grad_norm: jax.Array
 ) -> tuple[Skipped, jax.Array]:
-    """The counts after a step, and whether it may change anything: () bool."""
+    """Return the counts after a step, and whether the step may update the state: () bool."""
     bad_loss = ~jnp.isfinite(loss)
     bad = bad_loss | ~jnp.isfinite(grad_norm)
     counts = Skipped(
@@ -221,7 +229,7 @@ def guard(
 
 
 def averages(state: TrainState, params: Tree, batch_stats: Tree, decay: float) -> Tree:
-    """The moving averages one step on.
+    """Return the moving averages after one more step.
 
     The decay rises to `decay` as (1 + t) / (10 + t), as in TensorFlow's ExponentialMovingAverage,
     so that the random start is soon forgotten.
@@ -235,12 +243,13 @@ def averages(state: TrainState, params: Tree, batch_stats: Tree, decay: float) -
 
 
 def update_batch_stats(batch_stats: Tree, moments: Tree) -> Tree:
-    """Running statistics after the batch: each pass of each pair in turn moves them once.
+    """Return the running statistics after a batch; each pass of each pair updates them once.
 
-    As released: the raw and the masked pass of the first pair, then those of the second.
+    The order is that of the released code: the raw and the masked pass of the first pair, then
+    those of the second.
     """
     if set(batch_stats) == {'mean', 'var'}:
-        if 'moments' not in moments:  # the layer saw no pass
+        if 'moments' not in moments:  # this layer was not called
             return batch_stats
         mean, var = batch_stats['mean'], batch_stats['var']
         passes = moments['moments']

@@ -1,4 +1,4 @@
-"""The training run: data, model, state, then step after step."""
+"""The training run: data, model and state, then one step after another."""
 
 import contextlib
 import dataclasses
@@ -29,7 +29,7 @@ from gconet_jax.weights.torch_gconet import copy_weights
 
 
 def train(config: Config, workdir: Path) -> state.TrainState:
-    """Trains to the last step of `config`, from the latest checkpoint in `workdir` if there is one.
+    """Train to the last step of `config`, resuming from the latest checkpoint in `workdir`.
 
     Raises:
       InputError: bad config, data, weights or checkpoints, before the first step where possible.
@@ -122,7 +122,7 @@ def _create(config: Config) -> tuple[nnx.GraphDef, state.TrainState]:
 
 
 def _total_steps(config: Config, group_counts: list[int]) -> int:
-    """Steps of the run: those given, or epochs of one step per group of the anchor set."""
+    """Return the steps of the run: as given, or epochs of one step per group of the anchor set."""
     if config.train.steps:
         return config.train.steps
     epoch = min(group_counts) if config.data.cut_epochs else max(group_counts)
@@ -130,8 +130,8 @@ def _total_steps(config: Config, group_counts: list[int]) -> int:
 
 
 def _largest(config: Config, sets: list[TrainingSet]) -> int:
-    """Images of a padded group in the largest batch there can be."""
-    # The smaller group of a pair decides, so that the largest group of a set never does.
+    """Return the padded group size of the largest possible batch."""
+    # The smaller group of a pair sets the size, so the largest group of a set never does.
     second = max(sorted(len(group.images) for group in each.groups)[-2] for each in sets)
     return bucket(min(second, config.data.max_images), config.data.group_sizes)
 
