@@ -166,6 +166,12 @@ def test_onnx_of_the_whole_network(tmp_path):
         np.testing.assert_allclose(thresh, expected.thresh, rtol=0, atol=1e-4)
 
 
+def test_stablehlo_of_a_bfloat16_network_needs_no_gpu(tmp_path):
+    path = tmp_path / 'm.stablehlo'
+    export_stablehlo(make_model(precision='bfloat16'), path, image_size=SIZE)
+    assert 'triton' not in jax.export.deserialize(path.read_bytes()).mlir_module()
+
+
 def test_stablehlo(model, tmp_path):
     path = tmp_path / 'm.stablehlo'
     export_stablehlo(model, path, image_size=SIZE)

@@ -31,13 +31,6 @@ def matches(query, key):
 FORMS = [
     pytest.param(convolve, (X, KERNEL), {'cuda': 'stablehlo.convolution'}, id='convolution'),
     pytest.param(double, (X,), {'cpu': 'stablehlo.gather', 'cuda': 'dot_general'}, id='resize'),
-    pytest.param(matches, (POSITIONS, POSITIONS), {'cuda': 'xla.gpu.triton'}, id='similarity'),
-    pytest.param(
-        best_matches,
-        (HALF_POSITIONS, HALF_POSITIONS),
-        {'cuda': 'xla.gpu.triton'},
-        id='similarity in bfloat16',
-    ),
 ]
 
 
@@ -50,7 +43,16 @@ def test_one_trace_gives_each_platform_its_form(function, shapes, marks):
             assert (mark in text) == (owner == platform), (platform, mark)
 
 
-@pytest.mark.parametrize(('function', 'shapes', 'marks'), FORMS[:2])
+@pytest.mark.parametrize(
+    ('function', 'shape'), [(matches, POSITIONS), (best_matches, HALF_POSITIONS)]
+)
+def test_the_kernel_is_in_the_trace_and_in_no_program_for_the_cpu(function, shape):
+    traced = jax.jit(function).trace(shape, shape)
+    assert 'pallas_call' in str(traced.jaxpr)
+    assert 'triton' not in traced.lower(lowering_platforms=('cpu',)).as_text()
+
+
+@pytest.mark.parametrize(('function', 'shapes', 'marks'), FORMS)
 def test_an_export_for_two_platforms_has_both_forms(function, shapes, marks):
     exported = jax.export.export(jax.jit(function), platforms=('cpu', 'cuda'))(*shapes)
     assert all(mark in exported.mlir_module() for mark in marks.values())

@@ -70,6 +70,8 @@ def export_stablehlo(model: GCoNetPlus, path: str | Path, *, image_size: int) ->
 
 def _of_group(model: GCoNetPlus) -> Callable[[jax.Array], tuple[jax.Array, ...]]:
     folded = fold(model)
+    if folded.gam is not None:
+        folded.gam.form = 'blockwise'  # JAX compiles the kernel only where there is a GPU
 
     def run(images: jax.Array) -> tuple[jax.Array, ...]:
         maps = folded.segment(normalize(images)[None], jnp.ones((1, images.shape[0]), bool))

@@ -6,7 +6,7 @@ needs the x5 of the whole group. Results stay on the device until they are read.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -45,37 +45,48 @@ class Look(NamedTuple):
     class_activation: jax.Array | None
 
 
+class Programs(NamedTuple):
+    """The jitted functions of one network structure; each takes the weights first."""
+
+    encode: Callable[..., Features]
+    consensus: Callable[..., jax.Array]
+    attention: Callable[..., jax.Array]
+    decode: Callable[..., Maps]
+    look: Callable[..., Look]
+
+
 class Stages:
     """The compiled parts of a network whose batch norm is folded."""
 
     def __init__(self, model: GCoNetPlus, device: Any = None):
         self.config = model.config
         self._device = device
-        self._graph, weights = nnx.split(model)
+        graph, weights = nnx.split(model)
+        self._programs = _programs(graph)
         self._weights = jax.device_put(weights, device)
 
     def encode(self, images: np.ndarray) -> Features:
         """Return the features of uint8 RGB images (B, H, W, 3); H and W are multiples of 16."""
-        return _encode(self._graph, self._weights, images)
+        return self._programs.encode(self._weights, images)
 
     def consensus(self, x5: Sequence[jax.Array]) -> jax.Array:
         """Return the consensus (C,) of a group, given its x5 in parts, (B, h, w, C) each."""
         if not self.config.gam:
             return jnp.ones(x5[0].shape[-1])
-        return _consensus(self._graph, self._weights, *self._gather(x5))
+        return self._programs.consensus(self._weights, *self._gather(x5))
 
     def attention(self, x5: Sequence[jax.Array]) -> np.ndarray:
         """Return the GAM's attention over the positions of a group's n images, (n, h, w)."""
         group, count = self._gather(x5)
-        return np.asarray(_attention(self._graph, self._weights, group, count))[:count]
+        return np.asarray(self._programs.attention(self._weights, group, count))[:count]
 
     def decode(self, features: Features, shared: jax.Array) -> Maps:
         """Return the maps of B images, given the consensus (C,) of their group."""
-        return _decode(self._graph, self._weights, features, shared)
+        return self._programs.decode(self._weights, features, shared)
 
     def look(self, features: Features, shared: jax.Array) -> Look:
         """Return intermediate results of `decode`."""
-        return _look(self._graph, self._weights, features, shared)
+        return self._programs.look(self._weights, features, shared)
 
     def _gather(self, parts: Sequence[jax.Array]) -> tuple[jax.Array, np.int32]:
         """Join parts (B, ...) into one zero-padded array; return it and the number of images."""
@@ -92,31 +103,38 @@ class Stages:
         return group, np.int32(count)
 
 
+@functools.cache
+def _programs(graph: nnx.GraphDef) -> Programs:
+    """Return the programs of a structure.
+
+    As a static argument of `jax.jit`, the structure would be hashed in Python at every call. That
+    takes longer than starting a program, and crashes JAX 0.12 when two threads do it.
+    """
+    functions = _encode, _consensus, _attention, _decode, _look
+    return Programs(*(jax.jit(functools.partial(function, graph)) for function in functions))
+
+
 @functools.partial(jax.jit, donate_argnums=0)
 def _place(group: jax.Array, part: jax.Array, start: jax.Array) -> jax.Array:
     return jax.lax.dynamic_update_slice_in_dim(group, part, start, axis=0)
 
 
-@functools.partial(jax.jit, static_argnums=0)
 def _encode(graph: nnx.GraphDef, weights: Any, images: jax.Array) -> Features:
     valid = jnp.ones((1, len(images)), bool)
     return nnx.merge(graph, weights).encode(normalize(images)[None], valid)
 
 
-@functools.partial(jax.jit, static_argnums=0)
 def _consensus(graph: nnx.GraphDef, weights: Any, x5: jax.Array, count: jax.Array) -> jax.Array:
     valid = (jnp.arange(len(x5), dtype=count.dtype) < count)[None]
     shared = consensus(nnx.merge(graph, weights).gam(x5[None], valid), valid)
     return shared[0, 0, 0, 0]
 
 
-@functools.partial(jax.jit, static_argnums=0)
 def _attention(graph: nnx.GraphDef, weights: Any, x5: jax.Array, count: jax.Array) -> jax.Array:
     valid = (jnp.arange(len(x5), dtype=count.dtype) < count)[None]
     return nnx.merge(graph, weights).gam.attention(x5[None], valid)[0]
 
 
-@functools.partial(jax.jit, static_argnums=0)
 def _decode(graph: nnx.GraphDef, weights: Any, features: Features, shared: jax.Array) -> Maps:
     model, x5 = nnx.merge(graph, weights), features[-1]
     weighted = x5 * shared[None, None, None].astype(x5.dtype)
@@ -129,7 +147,6 @@ def _decode(graph: nnx.GraphDef, weights: Any, features: Features, shared: jax.A
     return Maps(steep, fallback, overflows(difference, config.k).any(), prob, thresh)
 
 
-@functools.partial(jax.jit, static_argnums=0)
 def _look(graph: nnx.GraphDef, weights: Any, features: Features, shared: jax.Array) -> Look:
     model, x5 = nnx.merge(graph, weights), features[-1]
     weighted = x5 * shared[None, None, None].astype(x5.dtype)
