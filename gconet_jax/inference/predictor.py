@@ -58,7 +58,7 @@ class Predictor:
     stands out in the image.
 
     Groups may have any number of images. Device memory holds a few images in the network, features
-    of up to KEPT_BYTES or KEPT_SHARE, and about 3 MB per image at 256 x 256 for the consensus.
+    of up to KEPT_BYTES or KEPT_SHARE, and about 2 MB per image at 256 x 256 for the consensus.
     Programs are compiled for one image and, on GPUs, for 2, 4, 8 and 16 images, so that a few
     compilations serve groups of every size.
 
